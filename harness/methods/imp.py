@@ -1,0 +1,21 @@
+"""IMP: importance sampling with a quality and a diversity checker (arXiv 2410.21526, Theorem B.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from harness.methods.base import Method, MethodSettings, Step, ratio
+
+
+class Imp(Method[MethodSettings]):
+    """w_i = P'(y_i|x_i) / Q'(y_i|x_i), fixed before training.
+
+    With Q(x) close to P(x), the weighted loss on generated rows estimates the loss on real ones.
+    """
+
+    name = "imp"
+    needs = frozenset({"quality", "diversity"})
+
+    def weights(self, step: Step) -> Tensor:
+        """P' / Q' of the given labels [B]."""
+        return ratio(step.log_quality, step.log_diversity)

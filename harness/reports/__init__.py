@@ -1,0 +1,1 @@
+"""The ledger's results as tables, figures and a page that a careful reader believes."""

@@ -1,0 +1,131 @@
+"""From the ledger to tidy frames. Nothing else is read."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.config import SOURCES
+from harness.data.types import Split
+from harness.errors import UserError
+from harness.plan import Plan
+from harness.reports.types import Results
+from harness.tracking import Entry, Ledger
+from harness.trials import Job
+
+STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "interrupted"}
+IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "variant")
+RUNTIME = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second")
+
+
+def load(plan: Plan, ledger: Ledger) -> Results:
+    """The results of an experiment; every planned trial has its row, done or not.
+
+    Raises:
+        UserError: the ledger has no run of the experiment.
+    """
+    name = plan.experiment.name
+    parent = ledger.parent(name)
+    if parent is None:
+        raise UserError(f"the ledger {ledger.uri} has no run of the experiment {name!r}; start it with `harness run`")
+    entries = ledger.trials()
+    trials: list[dict[str, Any]] = []
+    epochs: list[dict[str, Any]] = []
+    weights: list[pd.DataFrame] = []
+    for job in plan.jobs:
+        entry = entries.get(job.trial.id)
+        history = _history(entry, ledger)
+        for variant in job.variants or ("",):
+            identity = _identity(job, variant)
+            trials.append(identity | _row(job, entry, history, plan.experiment.report.epoch))
+            epochs += [identity | {"epoch": int(point["epoch"])} | _metrics(point) for point in history]
+            if job.requested and history and entry is not None and job.trial.source in SOURCES:
+                weights.append(_weights(identity, entry, len(history), ledger))
+    columns = [*IDENTITY, "id", "label", "text", "weight"]
+    told = pd.concat(weights, ignore_index=True) if weights else pd.DataFrame(columns=columns)
+    frame = pd.DataFrame(epochs) if epochs else pd.DataFrame(columns=[*IDENTITY, "epoch"])
+    return Results(pd.DataFrame(trials), frame, told, _meta(plan, parent))
+
+
+def _identity(job: Job, variant: str) -> dict[str, Any]:
+    trial = job.trial
+    fraction = np.nan if trial.fraction is None else trial.fraction
+    values = (trial.id, trial.task.name, trial.source, job.label, trial.seed, fraction, variant)
+    return dict(zip(IDENTITY, values, strict=True))
+
+
+def _row(job: Job, entry: Entry | None, history: list[dict[str, float]], rule: str) -> dict[str, Any]:
+    status = "missing" if entry is None else STATUS.get(entry.status, "missing")
+    if status == "finished" and not history:
+        status = "missing"  # its artefact is gone
+    row: dict[str, Any] = {
+        "status": status, "error": "" if entry is None or status == "finished" else entry.error,
+        "requested": job.requested, "quality_checker": job.quality, "diversity_checker": job.diversity,
+        "device": "", "threads": job.trial.threads,
+    }  # fmt: skip
+    if not history or entry is None:
+        return row
+    best = int(np.argmax([point["validation_accuracy"] for point in history]))
+    chosen = history[-1] if rule == "last" else history[best]
+    runtime = {k: v for k, v in entry.metrics.items() if k.startswith("seconds_") or k in RUNTIME}
+    return (
+        row
+        | {"epoch": int(chosen["epoch"])}
+        | _metrics(chosen)
+        | runtime
+        | {"device": entry.tags.get("env.device", "")}
+    )
+
+
+def _metrics(point: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in point.items() if key not in ("epoch", "step")}
+
+
+def _history(entry: Entry | None, ledger: Ledger) -> list[dict[str, float]]:
+    if entry is None or entry.status != "FINISHED":
+        return []
+    raw = ledger.artefact(entry.run, "history.json")
+    return [] if raw is None else json.loads(raw)
+
+
+def _weights(identity: dict[str, Any], entry: Entry, evaluations: int, ledger: Ledger) -> pd.DataFrame:
+    raw = ledger.artefact(entry.run, "weights.parquet")
+    if raw is None:
+        return pd.DataFrame()
+    frame = pd.read_parquet(io.BytesIO(raw))
+    text = frame["text"] if "pair" not in frame else frame["text"] + "  //  " + frame["pair"]
+    told = pd.DataFrame({"id": frame["id"], "label": frame["label"], "text": text})
+    return told.assign(weight=frame[f"weight_{evaluations}"], **identity)
+
+
+def _meta(plan: Plan, parent: Entry) -> dict[str, Any]:
+    tags = parent.tags
+    versions = {k.removeprefix("version."): v for k, v in tags.items() if k.startswith("version.")}
+    return {
+        "name": plan.experiment.name,
+        "description": plan.experiment.description,
+        "command": tags.get("command", ""),
+        "commit": tags.get("commit", ""),
+        "dirty": tags.get("dirty") == "true",
+        "started": pd.Timestamp(parent.started, unit="ms").strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": versions,
+        "hardware": tags.get("hardware", ""),
+        "settings": plan.experiment.model_dump(mode="json", exclude={"benchmarks"}),
+        "splits": {
+            name: [_split_row(split, plan.benchmarks[name].labels) for split in splits.values()]
+            for name, splits in plan.splits.items()
+        },
+        "driver_peak_memory_mb": parent.metrics.get("driver_peak_memory_mb"),
+        "wall_seconds": parent.metrics.get("wall_seconds"),
+        "epoch_rule": plan.experiment.report.epoch,
+    }
+
+
+def _split_row(split: Split, labels: tuple[str, ...]) -> dict[str, Any]:
+    counts = np.bincount(split.labels, minlength=len(labels))
+    return {"split": split.name, "rows": len(split), "digest": split.digest,
+            "counts": {label: int(n) for label, n in zip(labels, counts, strict=True)}}  # fmt: skip

@@ -1,0 +1,155 @@
+"""The report on disk: a page for people, the same in Markdown, figures, and tables for machines."""
+
+from __future__ import annotations
+
+import base64
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from harness.reports import figures, tables, text
+from harness.reports.drawing import Drawing
+from harness.reports.reading import read
+from harness.reports.runtime import PREFIX
+from harness.reports.runtime import ROLES as CHECKERS
+from harness.reports.tables import Table
+from harness.reports.types import MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
+
+IDENTITY = ["benchmark", "source", "method", "fraction", "variant", "seed", "trial", "requested", "status"]
+WHOLE = {"seed", "epoch", "threads"}
+EPOCH_RULES = {
+    "last": "Every number is that of the last epoch.",
+    "best_validation": "Every number is that of the epoch with the best validation accuracy; test selects nothing.",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: drawings first, then tables."""
+
+    title: str
+    drawings: tuple[Drawing, ...]
+    tables: tuple[Table, ...]
+
+
+def write(results: Results, folder: Path) -> Path:
+    """Write the report into ``folder`` and return the path of its page.
+
+    ``report.html`` needs no other file and no network. ``trials.csv`` holds no times and no paths: two runs of the
+    same experiment that give the same numbers give the same bytes. Times and memory are in ``runtime.csv``.
+    """
+    pictures = folder / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    sections = _sections(results)
+    for section in sections:
+        for drawing in section.drawings:
+            drawing.save(pictures)
+    order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
+    times = [str(column) for column in order.columns if str(column).startswith(PREFIX)]
+    _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / "trials.csv")
+    _write_csv(order, [*IDENTITY, *times, *MACHINE], folder / "runtime.csv")
+    context = _context(results, sections)
+    for name in ("report.md", "report.html"):
+        page = _environment().get_template(f"{name}.j2").render(context)
+        (folder / name).write_text(page, encoding="utf-8", newline="\n")
+    return folder / "report.html"
+
+
+def _sections(results: Results) -> list[Section]:
+    drawn = figures.draw(results)
+    sections = [
+        Section("Accuracy", tuple(drawn["accuracy"]), (tables.accuracy(results),)),
+        Section(
+            "Gain over CE",
+            (),
+            (
+                tables.gains(results, "test_accuracy", "Paired gain in accuracy"),
+                tables.gains(results, "test_f1", "Paired gain in macro F1", folded=True),
+            ),
+        ),
+        Section("Training dynamics", tuple(drawn["dynamics"]), ()),
+        Section("How many real rows", tuple(drawn["fractions"]), ()),
+        Section("Cost", tuple(drawn["cost"]), (tables.cost(results),)),
+        Section("Weights", tuple(drawn["weights"]), (tables.weights(results),)),
+        Section("Rows with the highest and lowest weights", (), tuple(tables.extreme_rows(results))),
+        Section("Data", (), (tables.splits(results),)),
+        Section("Failures", (), (tables.failures(results),)),
+    ]
+    filled = [Section(s.title, s.drawings, tuple(t for t in s.tables if t.rows)) for s in sections]
+    return [section for section in filled if section.drawings or section.tables]
+
+
+def _context(results: Results, sections: list[Section]) -> dict[str, Any]:
+    meta = results.meta
+    once = results.trials.drop_duplicates("trial")
+    asked = once[once["requested"].astype(bool)]
+    counts = once["status"].value_counts().sort_index()
+    return {
+        "name": meta.get("name", "experiment"),
+        "description": meta.get("description", ""),
+        "readings": read(results),
+        "sections": sections,
+        "counts": ", ".join(f"{count} {status}" for status, count in counts.items()) or "none planned",
+        "planned": len(asked),
+        "checkers": len(once) - len(asked),
+        "seeds": ", ".join(str(seed) for seed in sorted(results.trials["seed"].unique())) or text.NONE,
+        "epoch_rule": EPOCH_RULES[meta.get("epoch_rule", "last")],
+        "command": meta.get("command", ""),
+        "facts": _facts(meta),
+        "settings": yaml.safe_dump(meta.get("settings", {}), sort_keys=False, allow_unicode=True, width=100),
+    }
+
+
+def _facts(meta: dict[str, Any]) -> dict[str, str]:
+    """Where the results come from, label -> value; what is not known is left out."""
+    dirty = " with uncommitted changes" if meta.get("dirty") else ""
+    memory = meta.get("driver_peak_memory_mb")
+    wall = meta.get("wall_seconds")
+    facts = {
+        "Commit": f"{meta['commit']}{dirty}" if meta.get("commit") else "",
+        "Started": str(meta.get("started") or ""),
+        "Wall time": text.duration(float(wall)) if wall is not None else "",
+        "Hardware": str(meta.get("hardware") or ""),
+        "Peak memory of the driver": f"{memory:,.0f} MB" if memory is not None else "",
+        "Versions": ", ".join(f"{package} {version}" for package, version in meta.get("versions", {}).items()),
+    }
+    return {label: value for label, value in facts.items() if value}
+
+
+def _write_csv(frame: pd.DataFrame, columns: list[str], path: Path) -> None:
+    """Floats by ``repr``, which reads back to the same bits; nothing where nothing is known."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for values in zip(*(frame[column] for column in columns), strict=True):
+            writer.writerow([_field(column, value) for column, value in zip(columns, values, strict=True)])
+
+
+def _field(column: str, value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    if column in WHOLE:
+        return str(int(value))
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def _environment() -> Environment:
+    templates = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(templates),
+        autoescape=lambda name: bool(name and name.endswith(".html.j2")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = text.markdown
+    environment.filters["data_url"] = lambda drawing: (
+        "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")
+    )
+    return environment

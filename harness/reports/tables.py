@@ -1,0 +1,248 @@
+"""The tables of a report, from results to cells of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import pandas as pd
+
+from harness.reports import runtime, text
+from harness.reports.cells import (
+    Key,
+    at_largest_fraction,
+    bold_cells,
+    by_seed,
+    cells_of,
+    differences,
+    finished,
+    in_order,
+    requested,
+)
+from harness.reports.types import Results
+
+ROW_TEXTS = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's text, and whether it is set in bold."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text. The first ``words`` columns hold words (set left), the rest numbers (set right)."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    words: int
+    note: str = ""
+    folded: bool = False
+
+    def markdown(self) -> str:
+        """The table in Markdown, every text literal."""
+        rule = ["---" if i < self.words else "---:" for i in range(len(self.columns))]
+        lines = [[text.markdown(column) for column in self.columns], rule]
+        for row in self.rows:
+            lines.append([f"**{text.markdown(c.text)}**" if c.bold else text.markdown(c.text) for c in row])
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def frame(self) -> pd.DataFrame:
+        """The table's texts as a frame."""
+        return pd.DataFrame([[cell.text for cell in row] for row in self.rows], columns=list(self.columns))
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Cell]], words: int, note: str = ""
+) -> Table:
+    """A table from texts and cells. Columns without a text in any row are left out (of the first ``words``)."""
+    cells = [tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows]
+    kept = [i for i in range(len(columns)) if i >= words or any(row[i].text not in ("", text.NONE) for row in cells)]
+    return Table(
+        title,
+        tuple(columns[i] for i in kept),
+        tuple(tuple(row[i] for i in kept) for row in cells),
+        sum(i < words for i in kept),
+        note,
+    )
+
+
+def accuracy(results: Results) -> Table:
+    """Accuracy and macro F1: a row per source, method, fraction and variant, two columns per benchmark."""
+    cells = requested(results.trials)
+    benchmarks = list(dict.fromkeys(key.benchmark for key in cells))
+    bold = {metric: bold_cells(cells, metric) for metric in ("test_accuracy", "test_f1")}
+    rows: list[list[str | Cell]] = []
+    for row in in_order(key._replace(benchmark="") for key in cells):
+        rows.append([*_names(row)])
+        for key, marked in product((row._replace(benchmark=name) for name in benchmarks), bold.items()):
+            metric, chosen = marked
+            rows[-1].append(Cell(text.score(cells[key], metric), key in chosen) if key in cells else "not planned")
+    columns = [f"{benchmark} {metric}" for benchmark in benchmarks for metric in ("accuracy", "macro F1")]
+    note = (
+        "Percent: mean ± standard deviation over seeds (n). Bold: within 0.5 points of the best of the same benchmark, "
+        "training source and share of real rows, among complete cells. A cell without all of its trials says what became of them."
+    )
+    return table("Accuracy and macro F1", [*_NAMES, *columns], rows, len(_NAMES), note)
+
+
+def gains(results: Results, metric: str, title: str, folded: bool = False) -> Table:
+    """Every method against CE on the same source, paired by seed."""
+    cells = requested(results.trials)
+    rows = [
+        [
+            key.benchmark,
+            *_names(key),
+            str(pair.n),
+            text.points(pair.mean),
+            text.point_interval(pair.interval),
+            text.point_interval(pair.bootstrap),
+            f"{pair.wins}/{pair.n}" + (f", {pair.ties} equal" if pair.ties else ""),
+            text.p_value(pair.p),
+            text.points(pair.detectable).removeprefix("+"),
+        ]
+        for key, pair in differences(cells, metric).items()
+    ]
+    columns = ["pairs", "mean gain", "95 % (t)", "95 % (bootstrap)", "better", "p (Holm)", "detectable"]
+    note = (
+        "Percentage points, method minus CE with the same seed, benchmark and source. The intervals cover what seeds "
+        "change, not another test set; with few pairs the bootstrap is too narrow. p: paired t test, corrected over "
+        "this whole table. Detectable: the true gain that so many pairs would find four times in five. A dash: fewer "
+        "than two pairs, or no spread."
+    )
+    made = table(title, ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+    return replace(made, folded=folded)
+
+
+def cost(results: Results) -> Table:
+    """Mean seconds by phase and method, both accounts, and peak memory."""
+    trials = results.trials
+    cells = requested(trials)
+    names = runtime.phases(trials)
+    memory = {column: title for column, title in _MEMORY.items() if trials[column].notna().any()}
+    costs = runtime.with_costs(cells, trials)
+    rows = []
+    for key, frame in costs.items():
+        if finished(frame).empty:
+            continue
+        row = [key.benchmark, *_names(key)]
+        row += [text.seconds(by_seed(frame, runtime.PREFIX + name).mean()) for name in names]
+        for account in _ACCOUNTS:
+            row += [text.seconds(by_seed(frame, account).mean()), text.ratio(runtime.ratio(costs, key, account))]
+        row += [text.number(by_seed(frame, "rows_per_second").mean(), 0)]
+        row += [text.number(by_seed(frame, name).max(), 0) for name in memory]
+        rows.append(row)
+    columns = [f"{name.replace('_', ' ')} s" for name in names]
+    columns += ["stand-alone s", "× CE", "marginal s", "× CE ", "rows/s", *memory.values()]
+    return table("Cost", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), _cost_note(trials))
+
+
+def weights(results: Results) -> Table:
+    """How the weights of each method are spread at the chosen epoch."""
+    rows = []
+    for key, frame in requested(results.trials).items():
+        means = {name: by_seed(frame, f"weight_{name}") for name in ("mean", "min", "max", "clipped", "ess")}
+        if len(means["mean"]):
+            row = [key.benchmark, *_names(key), str(len(means["mean"])), text.number(means["mean"].mean())]
+            row += [text.number(means["min"].min()), text.number(means["max"].max())]
+            rows.append([*row, text.percent(means["clipped"].mean()), text.percent(means["ess"].mean())])
+    columns = ["n", "mean", "minimum", "maximum", "clipped %", "effective sample size %"]
+    note = (
+        "Weights of the training rows at the reported epoch: mean of means, least and greatest over all seeds, mean "
+        "share clipped, mean effective sample size (Σw)²/Σw² as a share of the rows."
+    )
+    return table("Weights", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+
+
+def extreme_rows(results: Results) -> list[Table]:
+    """The rows of the generated source that each method trusts most and least, at the largest fraction.
+
+    Methods that tell fewer than twenty weights apart (by label, or in or out) have no such order and are left out.
+    """
+    cells = cells_of(results.weights)
+    tables = []
+    for key in at_largest_fraction(cells):
+        if key.source != "generated":
+            continue
+        order = _ordered_by_weight(cells[key])
+        if order["weight"].round(9).nunique() < min(20, len(order)):
+            continue
+        count = min(ROW_TEXTS, len(order) // 2)
+        ends = (("highest", order.head(count)), ("lowest", order.tail(count)))
+        body = [
+            (Cell(end), Cell(str(label)), Cell(text.clip(str(row))), Cell(text.number(weight, 3)))
+            for end, rows in ends
+            for label, row, weight in zip(rows["label"], rows["text"], rows["weight"], strict=True)
+        ]
+        title = ", ".join(part for part in (key.benchmark, key.variant, key.method) if part)
+        seeds = cells[key]["seed"].nunique()
+        note = f"Weight of the last epoch, mean over {seeds} seed{'s' * (seeds != 1)}."
+        tables.append(Table(title, ("end", "label", "text", "weight"), tuple(body), 3, note, folded=True))
+    return tables
+
+
+def splits(results: Results) -> Table:
+    """Sizes, label shares and digests of the data."""
+    rows = [
+        [
+            benchmark,
+            str(split["split"]),
+            ", ".join(f"{label} {count}" for label, count in split["counts"].items()),
+            str(split["digest"])[:16],
+            str(split["rows"]),
+        ]
+        for benchmark, parts in results.meta.get("splits", {}).items()
+        for split in parts
+    ]
+    return table("Splits", ["benchmark", "split", "labels", "digest", "rows"], rows, 4)
+
+
+def failures(results: Results) -> Table:
+    """Every trial that failed or was interrupted, with its error."""
+    broken = results.trials[results.trials["status"].isin(["failed", "interrupted"])]
+    rows = [
+        [key.benchmark, *_names(key), str(seed), str(trial), str(status), text.clip(_word(error), 2000)]
+        for key, frame in cells_of(broken).items()
+        for seed, trial, status, error in zip(*(frame[c] for c in ("seed", "trial", "status", "error")), strict=True)
+    ]
+    columns = ["benchmark", *_NAMES, "seed", "trial", "status", "error"]
+    return table("Failures", columns, rows, len(columns))
+
+
+_MEMORY = {"peak_memory_mb": "peak MB", "peak_gpu_memory_mb": "peak GPU MB"}
+_ACCOUNTS = ("stand_alone", "marginal")
+_NAMES = ("variant", "source", "method", "real rows used")
+
+
+def _names(key: Key) -> list[str]:
+    return [key.variant, key.source, key.method, text.fraction(key.fraction)]
+
+
+def _ordered_by_weight(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row an id, with its mean weight over seeds, the greatest first; ties by id."""
+    merged = rows.groupby("id", sort=True).agg({"label": "first", "text": "first", "weight": "mean"})
+    return merged.sort_values("weight", kind="stable", ascending=False)
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _cost_note(trials: pd.DataFrame) -> str:
+    devices = finished(trials)[["device", "threads"]].drop_duplicates().itertuples(index=False)
+    where = "; ".join(f"{device}, {threads:.0f} thread{'s' * (threads != 1)}" for device, threads in devices)
+    asked = runtime.accounts(trials).reindex(trials.loc[trials["requested"].astype(bool), "trial"].unique())
+    alone, shared = (float(asked[account].sum()) for account in _ACCOUNTS)
+    return (
+        f"Mean seconds of a trial, over finished seeds{f' ({where})' if where else ''}. Stand-alone: the trial, each "
+        "of its checkers and their scoring, as if nothing else were run. Marginal: a checker that the grid trains "
+        "anyway costs only its scoring, any other is shared by its users, so that the column adds up to the grid. "
+        "Neither charges evaluation or device warm-up. Trials that shared a device slowed one another down. "
+        f"All finished trials together: {text.duration(runtime.total_seconds(trials))} of trial time; charged to the "
+        f"requested trials: {text.duration(shared)} marginal, {text.duration(alone)} stand-alone."
+    )

@@ -1,0 +1,48 @@
+"""What a report is made from: plain frames, whatever ledger they were read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+OUTCOMES = ("epoch", "train_loss", "validation_accuracy", "validation_f1", "test_accuracy", "test_f1")
+WEIGHT_STATISTICS = ("weight_mean", "weight_min", "weight_max", "weight_clipped", "weight_ess")
+MACHINE = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second", "device", "threads")
+
+
+@dataclass(frozen=True)
+class Results:
+    """An experiment's results.
+
+    Attributes:
+        trials: one row a planned trial (and variant, where a trial serves several). Columns: ``trial`` (id),
+            ``benchmark``, ``source``, ``method`` (display label), ``seed``, ``fraction`` (share of ``real_small``
+            used; NaN where the trial does not depend on it), ``variant`` ("" without a sweep), ``status`` (finished,
+            failed, interrupted or missing), ``error``, ``requested`` (False if the trial is planned only as a
+            checker), ``quality_checker`` and ``diversity_checker`` (ids or None), ``epoch`` (the chosen one),
+            ``train_loss``, ``validation_accuracy``, ``validation_f1``, ``test_accuracy``, ``test_f1`` (in [0, 1],
+            macro F1), ``weight_mean``, ``weight_min``, ``weight_max``, ``weight_clipped`` (share), ``weight_ess``
+            (effective sample size / n), ``seconds_*`` (one column a phase; ``seconds_score`` is the writing of scores
+            as a checker), ``peak_memory_mb``, ``peak_gpu_memory_mb``, ``rows_per_second``, ``device``, ``threads``.
+            A measured column that no trial has may be absent: it is added, empty.
+        epochs: one row a trial and epoch (1, 2, ...): the identifying columns, ``train_loss``, the accuracies, F1s
+            and weight statistics.
+        weights: one row a trial and training row: the identifying columns, ``id``, ``label`` (name), ``text``,
+            ``weight`` (of the last epoch).
+        meta: ``name``, ``description``, ``command``, ``commit``, ``dirty``, ``started``, ``versions``,
+            ``hardware``, ``settings``, ``splits`` ({benchmark: [{split, rows, digest, counts}]}),
+            ``driver_peak_memory_mb``, ``wall_seconds``, ``epoch_rule`` ("last" or "best_validation").
+    """
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    weights: pd.DataFrame
+    meta: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        absent = [name for name in (*OUTCOMES, *WEIGHT_STATISTICS, *MACHINE) if name not in self.trials]
+        if absent:
+            object.__setattr__(self, "trials", self.trials.assign(**dict.fromkeys(absent, np.nan)))

@@ -1,0 +1,179 @@
+"""What the command line shows: plans, trials, methods, benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.data import benchmarks as catalogue
+from harness.errors import UserError, unknown
+from harness.methods import methods as registry
+from harness.places import Places
+from harness.plan import Plan, missing, work
+from harness.progress import duration
+from harness.reports import page
+from harness.reports.load import load
+from harness.store import Store
+from harness.tracking import Entry, Ledger
+from harness.training.speed import rows_per_second
+from harness.trials import Job
+
+if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
+    from harness.run import Summary
+
+
+def plan(plan: Plan, places: Places, out: Console) -> None:
+    """The trials by row of the grid, checkers shared, what is done, an estimate of the rest."""
+    store, ledger = Store(places.store), Ledger(places.tracking_uri, places.home)
+    entries = ledger.trials()
+    finished = {id_ for id_, entry in entries.items() if entry.status == "FINISHED"}
+    todo = {job.trial.id for job in missing(plan, finished, store)}
+    groups: dict[tuple[str, ...], list[Job]] = {}
+    for job in plan.jobs:
+        trial = job.trial
+        fraction = "" if trial.fraction is None else f"{trial.fraction:.0%}"
+        for variant in job.variants:
+            key = (
+                trial.task.name,
+                trial.source,
+                job.label + ("" if job.requested else " (checker only)"),
+                fraction,
+                variant,
+            )
+            groups.setdefault(key, []).append(job)
+    table = Table(title=f"{plan.experiment.name}: {len(plan.jobs)} trials")
+    for column in ("benchmark", "source", "method", "real rows", "variant"):
+        table.add_column(column)
+    for column in ("seeds", "done", "to run"):
+        table.add_column(column, justify="right")
+    for cell, jobs in sorted(groups.items()):
+        left = sum(job.trial.id in todo for job in jobs)
+        table.add_row(*map(escape, cell), str(len(jobs)), str(len(jobs) - left), str(left))
+    out.print(table)
+    for line in _checkers(plan):
+        out.print(line)
+    failed = [i for i in todo if (e := entries.get(i)) is not None and e.status == "FAILED"]
+    if failed:
+        out.print(f"{len(failed)} trials failed before and will be tried again.")
+    out.print(f"To run: {len(todo)} of {len(plan.jobs)} trials. {_estimate(plan, todo, entries, store)}")
+
+
+def _checkers(plan: Plan) -> list[str]:
+    users = Counter(checker for job in plan.jobs for checker in job.checkers)
+    if not users:
+        return ["No method needs a checker."]
+    extra = sum(not plan.trials[checker].requested for checker in users)
+    rows = f"{extra} of them only as checkers" if extra else "all of them rows of the grid anyway"
+    return [f"Checkers: {len(users)} trials are checkers of {sum(bool(j.checkers) for j in plan.jobs)} others, {rows}."]
+
+
+def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: Store) -> str:
+    jobs = [job for job in plan.jobs if job.trial.id in todo]
+    if not jobs:
+        return "Nothing is left to do."
+    trial = jobs[0].trial
+    same = {
+        "encoder": trial.encoder,
+        "threads": str(trial.threads),
+        "device": trial.device,
+        "benchmark": trial.task.name,
+    }
+    seen = [
+        entry.metrics["rows_per_second"]
+        for entry in entries.values()
+        if "rows_per_second" in entry.metrics and all(entry.tags.get(k) == v for k, v in same.items())
+    ]
+    if seen:
+        rate: float | None = sorted(seen)[len(seen) // 2]
+        basis = "from the speed of finished trials"
+    else:
+        source = plan.splits[trial.task.name].get("generated") or plan.splits[trial.task.name]["real_small"]
+        rate = rows_per_second(trial, source, store)
+        basis = "from a few training steps on this machine"
+    if rate is None:
+        return "No estimate of time: no trial has finished on such a device yet."
+    total = sum(map(work(plan), jobs)) / (3.0 * rate)
+    return f"About {duration(total)} of computing one trial at a time ({basis}), less by what runs side by side."
+
+
+def trial(prefix: str, places: Places, out: Console) -> None:
+    """One trial of the ledger.
+
+    Raises:
+        UserError: no trial, or several, begin with these digits.
+    """
+    ledger = Ledger(places.tracking_uri, places.home)
+    entries = ledger.trials()
+    found = [id_ for id_ in entries if id_.startswith(prefix)]
+    if len(found) != 1:
+        if found:
+            raise UserError(f"{len(found)} trials begin with {prefix!r}: {', '.join(sorted(found)[:5])}")
+        raise unknown("trial", prefix, entries)
+    entry = entries[found[0]]
+    out.print(f"[bold]{entry.tags.get('mlflow.runName', found[0])}[/bold]  {found[0]}  {entry.status.lower()}")
+    if entry.error:
+        whole = ledger.artefact(entry.run, "error.txt")
+        out.print(whole.decode() if whole else entry.error, style="red", markup=False)
+    history = json.loads(ledger.artefact(entry.run, "history.json") or b"[]")
+    if history:
+        table = Table("epoch", "train loss", "validation accuracy", "test accuracy", "test F1", "mean weight", "ESS")
+        for point in history:
+            keys = ("train_loss", "validation_accuracy", "test_accuracy", "test_f1", "weight_mean", "weight_ess")
+            table.add_row(str(int(point["epoch"])), *(f"{point[key]:.4f}" for key in keys))
+        out.print(table)
+    runtime = {k: v for k, v in sorted(entry.metrics.items()) if k.startswith("seconds_") or k.endswith("_mb")}
+    for key, value in runtime.items():
+        out.print(f"  {key.replace('_', ' ')}: {value:.2f}")
+    settings = ledger.artefact(entry.run, "trial.json")
+    if settings:
+        out.print(settings.decode(), markup=False)
+
+
+def methods(out: Console) -> None:
+    """The methods, what they need, their settings."""
+    table = Table("method", "weight", "needs", "settings", title="Methods")
+    for name, kind in registry.entries.items():
+        fields = kind.settings_type().model_fields
+        settings = ", ".join(f"{field}={info.default}" for field, info in fields.items())
+        first = (kind.__doc__ or "").strip().splitlines()[0]
+        table.add_row(name, escape(first), ", ".join(sorted(kind.needs)) or "nothing", escape(settings))
+    out.print(table)
+
+
+def benchmarks(places: Places, out: Console) -> None:
+    """The benchmarks of the catalogue, with the rows of those that can be read here."""
+    for name in catalogue.catalogue():
+        spec = catalogue.resolve(name)
+        out.print(f"[bold]{name}[/bold]  {escape(spec.description.strip())}", soft_wrap=True)
+        out.print(f"  labels: {', '.join(spec.labels)}; licence: {spec.licence}; origin: {spec.origin}", soft_wrap=True)
+        try:
+            rows = catalogue.summary(spec, places.cache)
+        except UserError as error:
+            out.print(f"  not readable here: {error}", style="yellow", markup=False, soft_wrap=True)
+            continue
+        table = Table("split", "rows", "labels", "digest")
+        for row in rows:
+            counts = ", ".join(f"{label} {n}" for label, n in row["counts"].items())
+            table.add_row(row["split"], str(row["rows"]), counts, row["digest"][:12])
+        out.print(table)
+
+
+def report(plan: Plan, places: Places, results: Path) -> Path:
+    """Writes the report; where its page is."""
+    ledger = Ledger(places.tracking_uri, places.home)
+    return page.write(load(plan, ledger), results / plan.experiment.name)
+
+
+def farewell(summary: Summary, report: Path, ui: str, out: Console) -> None:
+    """How the run went, and where to look."""
+    out.print(f"{summary.finished} trials run, {summary.reused} done before, {len(summary.failed)} failed.")
+    for name, error in summary.failed.items():
+        out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
+    out.print(f"Report: {report.resolve()}  ·  MLflow: {ui}", soft_wrap=True, markup=False)

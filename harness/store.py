@@ -1,0 +1,94 @@
+"""Finished artefacts by the hash of everything that made them.
+
+One artefact is one blob of named arrays under ``<root>/<kind>/<key>.npz``. Writing is atomic, so a blob that exists is
+whole: it can be trusted after any crash, and shared by any number of processes. The root is a local folder or any
+fsspec URL (``s3://bucket/harness``, ``gs://...``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+
+from harness.data.types import Split
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of JSON-serialisable parts, keys sorted: the key of what they make."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Store:
+    """Arrays by kind and key."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root if "://" in root else str(Path(root).resolve())
+        self._files, self._path = fsspec.core.url_to_fs(self.root)
+        self.local = self._files.protocol in ("file", ("file", "local"))
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the artefact exists."""
+        return bool(self._files.exists(self._name(kind, key)))
+
+    def get(self, kind: str, key: str) -> Arrays | None:
+        """The arrays of an artefact, or None where there is none."""
+        try:
+            raw = self._files.cat_file(self._name(kind, key))
+        except FileNotFoundError:
+            return None
+        with np.load(io.BytesIO(raw), allow_pickle=False) as blob:
+            return {name: blob[name] for name in blob.files}
+
+    def put(self, kind: str, key: str, **arrays: Any) -> None:
+        """Writes an artefact, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        name = self._name(kind, key)
+        if not self.local:  # an object store shows an object only once it is complete
+            self._files.pipe_file(name, buffer.getvalue())
+            return
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(f"{name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(name)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def put_split(self, split: Split) -> None:
+        """Writes a split under its own digest, for workers that cannot see where its rows come from."""
+        if not self.has("splits", split.digest):
+            text = json.dumps([split.name, split.ids, split.texts, split.pairs], ensure_ascii=False)
+            self.put("splits", split.digest, labels=split.labels, text=np.frombuffer(text.encode(), np.uint8))
+
+    def get_split(self, digest: str) -> Split:
+        """The split with this digest, verified.
+
+        Raises:
+            RuntimeError: it is not in the store, or its content does not have the digest.
+        """
+        blob = self.get("splits", digest)
+        if blob is None:
+            raise RuntimeError(f"split {digest[:12]} is not in the store {self.root}; run the experiment again")
+        name, ids, texts, pairs = json.loads(blob["text"].tobytes().decode())
+        split = Split(name, tuple(ids), tuple(texts), None if pairs is None else tuple(pairs), blob["labels"])
+        if split.digest != digest:
+            raise RuntimeError(f"split {digest[:12]} in the store {self.root} is damaged; delete it and run again")
+        return split
+
+    def _name(self, kind: str, key: str) -> str:
+        return f"{self._path}/{kind}/{key}.npz"

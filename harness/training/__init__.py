@@ -1,0 +1,1 @@
+"""One fine-tune: encoder, loop, evaluation. Torch only; no Ray, no MLflow."""

@@ -1,0 +1,91 @@
+"""The classifier: a pretrained encoder with a fresh head, and its optimiser."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from harness.config import Training
+from harness.encoders import locate
+from harness.seeds import derive
+
+NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
+
+
+def _split_revision(encoder: str) -> tuple[str, dict[str, Any]]:
+    place = locate(encoder)
+    if place == encoder and "@" in encoder:
+        name, revision = encoder.split("@", 1)
+        return name, {"revision": revision}
+    return place, {}
+
+
+def load_tokenizer(encoder: str) -> Any:
+    """The encoder's fast tokenizer."""
+    place, revision = _split_revision(encoder)
+    return AutoTokenizer.from_pretrained(place, use_fast=True, **revision)
+
+
+def load_classifier(encoder: str, classes: int, seed: int, attention: str) -> nn.Module:
+    """The encoder with a head for C classes, initialised from the seed's stream "initialisation"; float32.
+
+    The global random state is set by it: what follows in the trial draws from its own streams.
+    """
+    place, revision = _split_revision(encoder)
+    torch.manual_seed(derive(seed, "initialisation"))
+    with _quiet():
+        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+            place, num_labels=classes, attn_implementation=attention, dtype=torch.float32, **revision
+        )
+    return model
+
+
+def forward(model: nn.Module, batch: dict[str, Tensor], precision: str) -> Tensor:
+    """Logits in float32 [B, C]; the encoder runs under autocast for ``bfloat16``."""
+    device = batch["input_ids"].device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        logits: Tensor = model(**batch).logits
+    return logits.float()
+
+
+def make_optimizer(
+    model: nn.Module, training: Training, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """Fused AdamW without decay on biases and layer norms, and a linear schedule with warm-up."""
+    decayed = [p for name, p in model.named_parameters() if not name.endswith(NO_DECAY)]
+    plain = [p for name, p in model.named_parameters() if name.endswith(NO_DECAY)]
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(steps, training.warmup))
+
+
+def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
+    """Factor of the learning rate at step t: up from 0 over ``warmup * steps`` steps, then down to 0 at ``steps``."""
+    rising = round(warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return step / max(1, rising)
+        return max(0.0, (steps - step) / max(1, steps - rising))
+
+    return factor
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """No bar and no table of missing head weights: a fresh head is what we want."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,51 @@
+"""What a model says of rows, and how good that is."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor, nn
+
+from harness.data.batches import evaluation_batches
+from harness.data.tokens import Tokens
+from harness.data.types import IntArray
+from harness.training.classifier import forward
+from harness.training.workers import Workers
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def to_device(padded: dict[str, IntArray], device: torch.device) -> dict[str, Tensor]:
+    """A padded batch as tensors on the device."""
+    return {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in padded.items()}
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, tokens: Tokens, classes: int, batch_size: int, precision: str, workers: Workers
+) -> FloatArray:
+    """Log-probabilities float32 [n, C] without dropout; the batches are shared among the workers."""
+    was_training = model.training
+    model.eval()
+    out = torch.zeros(len(tokens.lengths), classes, device=workers.device)
+    for number, rows in enumerate(evaluation_batches(tokens.lengths, batch_size)):
+        if number % workers.size == workers.rank:
+            logits = forward(model, to_device(tokens.padded(rows), workers.device), precision)
+            out[torch.from_numpy(rows).to(workers.device)] = logits.log_softmax(-1)
+    model.train(was_training)
+    array: FloatArray = workers.sum(out).cpu().numpy()
+    return array
+
+
+def metrics(log_probabilities: FloatArray, labels: IntArray, prefix: str) -> dict[str, float]:
+    """Accuracy, macro F1 (over all C classes; a class never met or predicted counts 0) and mean cross-entropy."""
+    predicted = log_probabilities.argmax(axis=1)
+    classes = list(range(log_probabilities.shape[1]))
+    loss = -log_probabilities[np.arange(len(labels)), labels].astype(np.float64).mean()
+    return {
+        f"{prefix}_accuracy": float(accuracy_score(labels, predicted)),
+        f"{prefix}_f1": float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)),
+        f"{prefix}_loss": float(loss),
+    }

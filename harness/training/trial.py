@@ -1,0 +1,181 @@
+"""A trial from its specification to its stored result. Runs without Ray, anywhere torch runs."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import transformers
+
+from harness.checkers import scores as checker_scores
+from harness.config import SOURCES
+from harness.data.splits import subset
+from harness.data.tokens import Tokens, tokenise
+from harness.data.types import Split, concatenate
+from harness.methods import AnyMethod, Preparation, methods
+from harness.store import Arrays, Store
+from harness.training.classifier import load_classifier, load_tokenizer
+from harness.training.evaluation import FloatArray, predict
+from harness.training.loop import Inputs, Loop, Report
+from harness.training.phases import Phases, peak_memory_mb, reset_peak_memory
+from harness.training.workers import Workers
+from harness.trials import Job, Trial
+
+EVALUATED = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is kept of a finished trial.
+
+    Attributes:
+        history: metrics of every evaluation.
+        runtime: seconds by phase, peak memory in MB, rows per second of training.
+        environment: device, threads, versions.
+        arrays: ``test`` and ``validation`` log-probabilities [evaluations, rows, C]; ``weights`` [evaluations, n].
+    """
+
+    history: list[dict[str, float]]
+    runtime: dict[str, float]
+    environment: dict[str, str]
+    arrays: Arrays
+
+
+def run(job: Job, store: Store, report: Report) -> Result:
+    """Runs a trial, or hands out its stored result.
+
+    Every worker of a group calls this, and each calls ``report``; the first one writes.
+
+    Args:
+        job: the trial and what it scores afterwards.
+        store: holds the splits and the checkers' scores; takes the result.
+        report: gets the metrics of every evaluation.
+
+    Raises:
+        TrialError: the trial cannot give a result (a loss that is not finite, scores of other data).
+    """
+    workers = Workers.here(job.trial.device)
+    stored = load_result(job.trial, store)
+    if stored is not None and scored(job, store):
+        for entry in stored.history:
+            report(entry)
+        return stored
+    _reset(job.trial, workers)
+    result = _train(job, store, report, workers)
+    if workers.first:
+        save_result(job.trial, result, store)
+    return result
+
+
+def _train(job: Job, store: Store, report: Report, workers: Workers) -> Result:
+    trial = job.trial
+    phases = Phases(workers.device)
+    with phases.phase("load"):
+        splits = {name: store.get_split(digest) for name, digest in trial.task.digests.items()}
+        source = training_rows(trial, trial.source, splits)
+        quality, diversity = (_scores(checker, source, store) for checker in (job.quality, job.diversity))
+        model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
+        model.to(workers.device)
+    with phases.phase("tokenise"):
+        tokens = tokens_of(trial, source, store)
+        evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
+    method = make_method(trial)
+    real = training_rows(trial, "real_small", splits).labels if "real" in method.needs else None
+    method.prepare(Preparation(source.labels, len(trial.task.labels), real))
+    inputs = Inputs(source, tokens, quality, diversity, evaluation)
+    outcome = Loop(model, method, inputs, trial.training, trial.seed, workers, phases).run(report)
+    for name, digests in job.scores.items():
+        with phases.phase("score"):
+            rows = training_rows(trial, name, {part: store.get_split(d) for part, d in digests.items()})
+            size, precision = trial.training.evaluation_batch_size, trial.training.precision
+            found = predict(model, tokens_of(trial, rows, store), len(trial.task.labels), size, precision, workers)
+            if workers.first:
+                checker_scores.save(checker_scores.Scores(trial.id, rows.ids, found), rows, store)
+    runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()}
+    runtime |= {"rows_per_second": outcome.rows_trained / phases.seconds["train"]} | peak_memory_mb(workers.device)
+    arrays = {name: np.stack(values) for name, values in outcome.predictions.items()}
+    return Result(outcome.history, runtime, environment(workers), arrays | {"weights": np.stack(outcome.weights)})
+
+
+def training_rows(trial: Trial, source: str, splits: dict[str, Split]) -> Split:
+    """The rows of a source: its splits one after the other, of ``real_small`` the trial's share."""
+    parts = [splits[name] for name in SOURCES[source]]
+    fraction = 1.0 if trial.fraction is None else trial.fraction
+    return concatenate(source, [subset(p, fraction, trial.seed) if p.name == "real_small" else p for p in parts])
+
+
+def tokens_of(trial: Trial, split: Split, store: Store) -> Tokens:
+    """The tokens of rows under the trial's encoder, from the store or made."""
+    return tokenise(
+        split, lambda: load_tokenizer(trial.encoder), trial.encoder_identity, trial.training.max_length, store
+    )
+
+
+def make_method(trial: Trial) -> AnyMethod:
+    """The trial's method with its settings."""
+    kind = methods.get(trial.method.name)
+    return kind(kind.settings_type().model_validate(trial.method.settings))
+
+
+def scored(job: Job, store: Store) -> bool:
+    """Whether everything the job should score has been scored."""
+    for name, digests in job.scores.items():
+        rows = training_rows(job.trial, name, {part: store.get_split(d) for part, d in digests.items()})
+        if not store.has("scores", checker_scores.scores_key(job.trial.id, rows)):
+            return False
+    return True
+
+
+def save_result(trial: Trial, result: Result, store: Store) -> None:
+    """Keeps a result under the trial's id."""
+    text = json.dumps([result.history, result.runtime, result.environment])
+    store.put("trials", trial.id, text=np.frombuffer(text.encode(), np.uint8), **result.arrays)
+
+
+def load_result(trial: Trial, store: Store) -> Result | None:
+    """The kept result of a trial, or None."""
+    blob = store.get("trials", trial.id)
+    if blob is None:
+        return None
+    history, runtime, found = json.loads(blob.pop("text").tobytes().decode())
+    return Result(history, runtime, found, blob)
+
+
+def environment(workers: Workers) -> dict[str, str]:
+    """What the bits and the runtime of a trial depend on besides its settings."""
+    cuda = workers.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(workers.device) if cuda else _processor(),
+        "workers": str(workers.size),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _scores(checker: str | None, source: Split, store: Store) -> FloatArray | None:
+    return None if checker is None else checker_scores.load(checker, source, store).aligned(source)
+
+
+def _reset(trial: Trial, workers: Workers) -> None:
+    """Brings a process, new or reused, into the state in which every trial starts."""
+    gc.collect()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on CUDA
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(trial.threads)
+    torch.manual_seed(0)
+    reset_peak_memory(workers.device)

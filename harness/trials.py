@@ -1,0 +1,195 @@
+"""An experiment as trials: what has to run, which checkers it needs, each once. Pure: no data, no torch, no Ray."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.config import SOURCES, Experiment, MethodChoice, Strict, Training
+from harness.errors import UserError
+
+#: Raised whenever the same settings would give other numbers than before.
+RECIPE = 1
+
+
+class Task(Strict):
+    """A benchmark as a trial sees it: by content, not by where it came from."""
+
+    name: str
+    labels: tuple[str, ...]
+    digests: dict[str, str]
+    """split -> digest of its rows, for the splits that the trial uses."""
+
+
+class Trial(Strict):
+    """One fine-tune. Two trials with the same content are the same trial, and have the same id."""
+
+    task: Task
+    source: str
+    method: MethodChoice
+    """With all settings resolved."""
+    seed: int
+    fraction: float | None
+    """Share of ``real_small`` that is used; None where none of it is."""
+    encoder: str
+    encoder_identity: str
+    training: Training
+    threads: int
+    workers: int
+    device: str
+    """``cpu`` or ``cuda``."""
+    recipe: int = RECIPE
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of the hash of everything above."""
+        return hashlib.sha256(self.model_dump_json(exclude={"encoder"}).encode()).hexdigest()[:16]
+
+
+class Job(Strict):
+    """A trial, and how it hangs together with others."""
+
+    trial: Trial
+    label: str
+    """The method with the settings that are not its defaults, e.g. ``focal(gamma=1)``."""
+    variants: tuple[str, ...] = ()
+    """The combinations of swept settings it belongs to, e.g. ``learning_rate=2e-5``; a trial may serve several."""
+    requested: bool = True
+    """Whether the experiment asks for it; otherwise it is only somebody's checker."""
+    quality: str | None = None
+    """The trial that is its quality checker, if its method needs one."""
+    diversity: str | None = None
+    """The trial that is its diversity checker, if its method needs one."""
+    scores: dict[str, dict[str, str]] = {}
+    """Sources that it scores as a checker, once trained, with the digests of their splits."""
+
+    @property
+    def checkers(self) -> tuple[str, ...]:
+        """The trials that must be done before this one."""
+        return tuple(dict.fromkeys(c for c in (self.quality, self.diversity) if c))
+
+
+class MethodInfo(Strict):
+    """A method as planning sees it."""
+
+    choice: MethodChoice
+    needs: frozenset[str]
+    label: str
+
+
+#: Resolves the settings of a method and says what it needs; raises ``UserError``.
+Resolve = Callable[[MethodChoice], MethodInfo]
+
+
+def expand(experiment: Experiment, tasks: Mapping[str, Task], encoder_identity: str, resolve: Resolve) -> list[Job]:
+    """The jobs of an experiment, each trial once, checkers before those that need them.
+
+    Args:
+        experiment: axes and settings.
+        tasks: benchmark name -> its labels and the digests of all its splits, limits applied.
+        encoder_identity: see ``harness.encoders.identity``.
+        resolve: resolves methods (``harness.plan`` passes the registry's).
+
+    Raises:
+        UserError: a source that a benchmark does not have, or an unknown method or setting.
+    """
+    jobs: dict[str, Job] = {}
+    for variant, settings in experiment.variants():
+        planner = _Planner(settings, encoder_identity, resolve, variant, jobs)
+        for task in tasks.values():
+            for row in settings.grid:
+                _check_source(task, row.source)
+                for method in row.methods:
+                    for seed in settings.seeds:
+                        for fraction in settings.quality_fractions:
+                            planner.add(task, row.source, resolve(method), seed, fraction)
+    return _ordered(jobs)
+
+
+class _Planner:
+    """Adds trials of one variant, and their checkers, to a shared dict of jobs."""
+
+    def __init__(
+        self, experiment: Experiment, encoder_identity: str, resolve: Resolve, variant: str, jobs: dict[str, Job]
+    ) -> None:
+        self.experiment, self.encoder_identity, self.resolve = experiment, encoder_identity, resolve
+        self.variant, self.jobs = variant, jobs
+
+    def add(self, task: Task, source: str, info: MethodInfo, seed: int, fraction: float) -> None:
+        """Adds what the grid asks for."""
+        self._add(task, source, info, seed, fraction, requested=True)
+
+    def _add(self, task: Task, source: str, info: MethodInfo, seed: int, fraction: float, requested: bool) -> str:
+        quality = diversity = None
+        ce = self.resolve(MethodChoice(name="ce"))
+        if "quality" in info.needs:
+            quality = self._checker(task, "real_small", source, ce, seed, fraction)
+        if "diversity" in info.needs:
+            diversity = self._checker(task, source, source, ce, seed, fraction)
+        trial = self._trial(task, source, info, seed, fraction)
+        known = self.jobs.get(trial.id)
+        job = Job(
+            trial=trial, label=info.label, quality=quality, diversity=diversity,
+            variants=tuple(dict.fromkeys((*(known.variants if known else ()), self.variant))),
+            requested=requested or bool(known and known.requested), scores=known.scores if known else {},
+        )  # fmt: skip
+        self.jobs[trial.id] = job
+        return trial.id
+
+    def _checker(self, task: Task, trained_on: str, scores: str, ce: MethodInfo, seed: int, fraction: float) -> str:
+        id_ = self._add(task, trained_on, ce, seed, fraction, requested=False)
+        job = self.jobs[id_]
+        digests = {name: task.digests[name] for name in SOURCES[scores]}
+        self.jobs[id_] = job.model_copy(update={"scores": {**job.scores, scores: digests}})
+        return id_
+
+    def _trial(self, task: Task, source: str, info: MethodInfo, seed: int, fraction: float) -> Trial:
+        experiment = self.experiment
+        uses_real = bool({"quality", "real"} & info.needs) or "real_small" in SOURCES[source]
+        splits = {*SOURCES[source], "validation", "test"} | ({"real_small"} if uses_real else set())
+        digests = {name: task.digests[name] for name in sorted(splits)}
+        training = experiment.training
+        if source == "real_small":
+            training = training.model_copy(update={"steps": experiment.checkers.quality_steps})
+        return Trial(
+            task=Task(name=task.name, labels=task.labels, digests=digests), source=source, method=info.choice,
+            seed=seed, fraction=fraction if uses_real else None, encoder=experiment.encoder,
+            encoder_identity=self.encoder_identity, training=training, threads=experiment.resources.cpus,
+            workers=experiment.resources.workers, device="cuda" if experiment.resources.gpus > 0 else "cpu",
+        )  # fmt: skip
+
+
+def describe(job: Job) -> str:
+    """A job in one line for people."""
+    trial = job.trial
+    parts = [trial.task.name, trial.source, job.label, f"seed {trial.seed}"]
+    if trial.fraction is not None and trial.fraction != 1.0:
+        parts.append(f"real {trial.fraction:.0%}")
+    parts += [variant for variant in job.variants[:1] if variant]
+    return " · ".join(parts)
+
+
+def label(choice: MethodChoice, defaults: Mapping[str, Any]) -> str:
+    """A method's display name: its name and the settings that differ from the defaults."""
+    changed = {key: value for key, value in choice.settings.items() if defaults.get(key) != value}
+    inner = ", ".join(f"{key}={value}" for key, value in sorted(changed.items()))
+    return f"{choice.name}({inner})" if inner else choice.name
+
+
+def _check_source(task: Task, source: str) -> None:
+    missing = [name for name in SOURCES[source] if name not in task.digests]
+    if missing:
+        have = sorted(set(task.digests) - {"validation", "test"})
+        raise UserError(
+            f"benchmark {task.name!r} has no split {missing[0]!r}, which the source {source!r} needs; it has {have}"
+        )
+
+
+def _ordered(jobs: dict[str, Job]) -> list[Job]:
+    """Checkers first: those that most others wait for, then by their place in the grid."""
+    waiting = dict.fromkeys(jobs, 0)
+    for job in jobs.values():
+        for checker in job.checkers:
+            waiting[checker] += 1
+    return sorted(jobs.values(), key=lambda job: (bool(job.checkers), -waiting[job.trial.id]))

