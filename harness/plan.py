@@ -89,7 +89,7 @@ def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:
     for job in reversed(plan.jobs):  # those that need checkers come last
         if job.trial.id not in finished or job.trial.id in needed:
             needed.add(job.trial.id)
-            needed.update(c for c in job.checkers if not _scores_exist(plan.trials[c], store))
+            needed.update(c for c in job.trial.checkers if not _scores_exist(plan.trials[c], store))
     return [job for job in plan.jobs if job.trial.id in needed]
 
 

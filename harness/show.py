@@ -66,12 +66,13 @@ def plan(plan: Plan, places: Places, out: Console) -> None:
 
 
 def _checkers(plan: Plan) -> list[str]:
-    users = Counter(checker for job in plan.jobs for checker in job.checkers)
+    users = Counter(checker for job in plan.jobs for checker in job.trial.checkers)
     if not users:
         return ["No method needs a checker."]
     extra = sum(not plan.trials[checker].requested for checker in users)
     rows = f"{extra} of them only as checkers" if extra else "all of them rows of the grid anyway"
-    return [f"Checkers: {len(users)} trials are checkers of {sum(bool(j.checkers) for j in plan.jobs)} others, {rows}."]
+    served = sum(bool(job.trial.checkers) for job in plan.jobs)
+    return [f"Checkers: {len(users)} trials are checkers of {served} others, {rows}."]
 
 
 def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: Store) -> str:
@@ -160,8 +161,8 @@ def benchmarks(places: Places, out: Console) -> None:
             continue
         table = Table("split", "rows", "labels", "digest")
         for row in rows:
-            counts = ", ".join(f"{label} {n}" for label, n in row["counts"].items())
-            table.add_row(row["split"], str(row["rows"]), counts, row["digest"][:12])
+            counts = ", ".join(f"{label} {n}" for label, n in row.counts.items())
+            table.add_row(row.split, str(row.rows), counts, row.digest[:12])
         out.print(table)
 
 

@@ -135,8 +135,8 @@ class Ledger:
             PARENT: self._parent.info.run_id, "benchmark": trial.task.name, "source": trial.source,
             "method": trial.method.name, "label": job.label, "seed": str(trial.seed),
             "fraction": "" if trial.fraction is None else str(trial.fraction), "encoder": trial.encoder,
-            "variant": "; ".join(v for v in job.variants if v), "quality_checker": job.quality or "",
-            "diversity_checker": job.diversity or "", "device": trial.device, "threads": str(trial.threads),
+            "variant": "; ".join(v for v in job.variants if v), "quality_checker": job.trial.quality or "",
+            "diversity_checker": job.trial.diversity or "", "device": trial.device, "threads": str(trial.threads),
         }  # fmt: skip
         run = self._client.create_run(self._parent.info.experiment_id, tags=tags, run_name=describe(job))
         id_: str = run.info.run_id

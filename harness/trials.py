@@ -39,12 +39,21 @@ class Trial(Strict):
     workers: int
     device: str
     """``cpu`` or ``cuda``."""
+    quality: str | None = None
+    """The id of the trial that is its quality checker, if its method needs one."""
+    diversity: str | None = None
+    """The id of the trial that is its diversity checker, if its method needs one."""
     recipe: int = RECIPE
 
     @property
     def id(self) -> str:
-        """16 hex digits of the hash of everything above."""
+        """16 hex digits of the hash of everything above, and so of its checkers and all that made them."""
         return hashlib.sha256(self.model_dump_json(exclude={"encoder"}).encode()).hexdigest()[:16]
+
+    @property
+    def checkers(self) -> tuple[str, ...]:
+        """The trials that must be done before this one."""
+        return tuple(dict.fromkeys(c for c in (self.quality, self.diversity) if c))
 
 
 class Job(Strict):
@@ -57,17 +66,8 @@ class Job(Strict):
     """The combinations of swept settings it belongs to, e.g. ``learning_rate=2e-5``; a trial may serve several."""
     requested: bool = True
     """Whether the experiment asks for it; otherwise it is only somebody's checker."""
-    quality: str | None = None
-    """The trial that is its quality checker, if its method needs one."""
-    diversity: str | None = None
-    """The trial that is its diversity checker, if its method needs one."""
     scores: dict[str, dict[str, str]] = {}
     """Sources that it scores as a checker, once trained, with the digests of their splits."""
-
-    @property
-    def checkers(self) -> tuple[str, ...]:
-        """The trials that must be done before this one."""
-        return tuple(dict.fromkeys(c for c in (self.quality, self.diversity) if c))
 
 
 class MethodInfo(Strict):
@@ -121,16 +121,16 @@ class _Planner:
         self._add(task, source, info, seed, fraction, requested=True)
 
     def _add(self, task: Task, source: str, info: MethodInfo, seed: int, fraction: float, requested: bool) -> str:
-        quality = diversity = None
+        checkers = {}
         ce = self.resolve(MethodChoice(name="ce"))
         if "quality" in info.needs:
-            quality = self._checker(task, "real_small", source, ce, seed, fraction)
+            checkers["quality"] = self._checker(task, "real_small", source, ce, seed, fraction)
         if "diversity" in info.needs:
-            diversity = self._checker(task, source, source, ce, seed, fraction)
-        trial = self._trial(task, source, info, seed, fraction)
+            checkers["diversity"] = self._checker(task, source, source, ce, seed, fraction)
+        trial = self._trial(task, source, info, seed, fraction).model_copy(update=checkers)
         known = self.jobs.get(trial.id)
         job = Job(
-            trial=trial, label=info.label, quality=quality, diversity=diversity,
+            trial=trial, label=info.label,
             variants=tuple(dict.fromkeys((*(known.variants if known else ()), self.variant))),
             requested=requested or bool(known and known.requested), scores=known.scores if known else {},
         )  # fmt: skip
@@ -190,6 +190,6 @@ def _ordered(jobs: dict[str, Job]) -> list[Job]:
     """Checkers first: those that most others wait for, then by their place in the grid."""
     waiting = dict.fromkeys(jobs, 0)
     for job in jobs.values():
-        for checker in job.checkers:
+        for checker in job.trial.checkers:
             waiting[checker] += 1
-    return sorted(jobs.values(), key=lambda job: (bool(job.checkers), -waiting[job.trial.id]))
+    return sorted(jobs.values(), key=lambda job: (bool(job.trial.checkers), -waiting[job.trial.id]))

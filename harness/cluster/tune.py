@@ -80,12 +80,12 @@ class Queue(_NotKept, Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The next job that can run, None if all wait, FINISHED if there is none left."""
         for id_, job in list(self._waiting.items()):
-            broken = [checker for checker in job.checkers if checker in self._failed]
+            broken = [checker for checker in job.trial.checkers if checker in self._failed]
             if broken:
                 del self._waiting[id_]
                 self._close(id_, failed=True)
                 self._observer.failed(job, f"its checker {broken[0]} failed")
-            elif not self._open.intersection(job.checkers):
+            elif not self._open.intersection(job.trial.checkers):
                 del self._waiting[id_]
                 self._running[trial_id] = id_
                 return {"job": job.model_dump_json()}

@@ -64,7 +64,7 @@ def _row(job: Job, entry: Entry | None, history: list[dict[str, float]], rule: s
         status = "missing"  # its artefact is gone
     row: dict[str, Any] = {
         "status": status, "error": "" if entry is None or status == "finished" else entry.error,
-        "requested": job.requested, "quality_checker": job.quality, "diversity_checker": job.diversity,
+        "requested": job.requested, "quality_checker": job.trial.quality, "diversity_checker": job.trial.diversity,
         "device": "", "threads": job.trial.threads,
     }  # fmt: skip
     if not history or entry is None:

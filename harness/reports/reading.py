@@ -94,8 +94,9 @@ def _gain(pair: Paired, candidates: int) -> list[str]:
     if not pair.excludes_zero:
         out.append("The interval includes zero: these seeds do not show a difference.")
     if pair.n < FEW:
+        size = text.percent(pair.detectable)
         out.append(
-            f"{_seeds(pair.n)} are few: a gain below {text.percent(pair.detectable)} points would mostly be overlooked."
+            f"{_seeds(pair.n)} are few: to be found four times in five, a true gain must be about {size} points."
         )
     if candidates > 2:
         out.append(f"It was picked as the best of {candidates} by the same numbers, which flatters its gain a little.")

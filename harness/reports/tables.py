@@ -86,7 +86,8 @@ def accuracy(results: Results) -> Table:
     columns = [f"{benchmark} {metric}" for benchmark in benchmarks for metric in ("accuracy", "macro F1")]
     note = (
         "Percent: mean ± standard deviation over seeds (n). Bold: within 0.5 points of the best of the same benchmark, "
-        "training source and share of real rows, among complete cells. A cell without all of its trials says what became of them."
+        "training source and share of real rows, among complete cells. A cell without all of its "
+        "trials says what became of them."
     )
     return table("Accuracy and macro F1", [*_NAMES, *columns], rows, len(_NAMES), note)
 
@@ -138,7 +139,7 @@ def cost(results: Results) -> Table:
         row += [text.number(by_seed(frame, name).max(), 0) for name in memory]
         rows.append(row)
     columns = [f"{name.replace('_', ' ')} s" for name in names]
-    columns += ["stand-alone s", "× CE", "marginal s", "× CE ", "rows/s", *memory.values()]
+    columns += ["stand-alone s", "stand-alone × CE", "marginal s", "marginal × CE", "rows/s", *memory.values()]
     return table("Cost", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), _cost_note(trials))
 
 

@@ -78,7 +78,7 @@ def _train(job: Job, store: Store, report: Report, workers: Workers) -> Result:
     with phases.phase("load"):
         splits = {name: store.get_split(digest) for name, digest in trial.task.digests.items()}
         source = training_rows(trial, trial.source, splits)
-        quality, diversity = (_scores(checker, source, store) for checker in (job.quality, job.diversity))
+        quality, diversity = (_scores(checker, source, store) for checker in (job.trial.quality, job.trial.diversity))
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
         model.to(workers.device)
     with phases.phase("tokenise"):

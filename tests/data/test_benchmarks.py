@@ -138,17 +138,17 @@ def test_tweet_sentiment(tmp_path):
     benchmark = resolve("tweet_sentiment")
     splits = load(benchmark, benchmark.splits, tmp_path)
     assert {name: split.digest[:16] for name, split in splits.items()} == {
-        "real_small": "402a5b26e435467d",
-        "validation": "ce5190f77ecacad3",
-        "test": "67cb91056d2a2d26",
-        "real_large": "54ce9ce96ae39946",
+        "real_small": "d4224de2c2bf78a3",
+        "validation": "25716597c39a3720",
+        "test": "a6cd2d819a467b16",
+        "real_large": "02729d62198cfcb3",
         "generated": "2206f087052ce094",
     }
     assert {name: np.bincount(split.labels).tolist() for name, split in splits.items()} == {
         "real_small": [128, 116, 56],
-        "validation": [428, 386, 186],
-        "test": [856, 771, 373],
-        "real_large": [12660, 11244, 5500],
+        "validation": [214, 193, 93],
+        "test": [428, 386, 186],
+        "real_large": [13319, 11873, 5805],
         "generated": [225, 225, 225],
     }
     number = groups([text for split in splits.values() for text in split.texts], 0.8)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -73,6 +73,7 @@ def test_bootstrap_depends_on_the_generator_only() -> None:
     assert bootstrap_interval(values, rng(5)) == pytest.approx(tuple(reference.confidence_interval), abs=1e-3)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8), st.integers(0, 100))
 def test_bootstrap_stays_within_the_values(values: list[float], seed: int) -> None:
     low, high = bootstrap_interval(np.array(values), rng(seed), resamples=200)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import matplotlib as mpl
+import pytest
+
+from harness.reports import figures
+from harness.reports.cells import requested
+from harness.reports.drawing import Palette
+
+from .conftest import Build
+
+
+def names(build: Build, **arguments: object) -> dict[str, list[str]]:
+    return {kind: [d.name for d in drawn] for kind, drawn in figures.draw(build(**arguments)).items()}
+
+
+def test_a_plain_grid_has_a_drawing_for_each_subject(build: Build) -> None:
+    assert names(build) == {
+        "accuracy": ["accuracy"],
+        "dynamics": ["dynamics_generated"],
+        "fractions": [],
+        "cost": ["cost"],
+        "weights": ["weights"],
+    }
+
+
+def test_a_crowd_gets_small_multiples_for_each_benchmark(build: Build) -> None:
+    crowd = ("ce", "focal", "imp", "imp_quality", "dimp", "filter")
+    drawn = figures.draw(build(methods=crowd, benchmarks=("news", "irony"), seeds=(0,), rows=20))["dynamics"]
+    assert [d.name for d in drawn] == ["dynamics_generated_news", "dynamics_generated_irony"]
+    assert [ax.get_title(loc="left") for ax in drawn[0].figure.axes] == list(crowd[1:])
+    assert all(len(ax.lines) == 2 for ax in drawn[0].figure.axes)  # the method and CE
+
+
+def test_fractions_need_two(build: Build) -> None:
+    assert names(build, fractions=(0.1, 1.0), methods=("ce", "dimp"), seeds=(0,))["fractions"] == ["fractions"]
+
+
+def test_one_epoch_has_no_dynamics(build: Build) -> None:
+    assert names(build, epochs=1, seeds=(0,))["dynamics"] == []
+
+
+def test_bars_start_at_zero_and_add_up_to_the_stand_alone_cost(build: Build) -> None:
+    results = build(methods=("ce", "dimp"), seeds=(0,))
+    (drawing,) = figures.draw(results)["cost"]
+    (ax,) = drawing.figure.axes
+    dimp = results.trials[results.trials["method"] == "dimp"].iloc[0]
+    checker = results.trials.set_index("trial").loc[dimp["quality_checker"]]
+    phases = ["seconds_load", "seconds_tokenise", "seconds_train"]
+    expected = dimp[phases].sum() + checker[phases].sum() + checker["seconds_score"]
+    assert ax.get_xlim()[0] == 0
+    assert max(bar.get_x() + bar.get_width() for bar in ax.patches) == pytest.approx(expected)
+
+
+def test_drawing_leaves_the_style_alone_and_svg_is_stable(build: Build) -> None:
+    before = dict(mpl.rcParams)
+    first, second = (figures.draw(build(seeds=(0,)))["weights"][0].svg for _ in range(2))
+    assert dict(mpl.rcParams) == before
+    assert first == second
+
+
+def test_colours_do_not_depend_on_what_finished(build: Build) -> None:
+    palette = Palette(requested(build(methods=("ce", "imp", "dimp"), seeds=(0,)).trials))
+    assert len({palette.colour(method) for method in ("ce", "imp", "dimp")}) == 3
+
+
+def test_the_page_needs_neither_torch_nor_ray_nor_pyplot() -> None:
+    code = (
+        "import sys, harness.reports.page;"
+        "print([m for m in ('torch', 'ray', 'mlflow', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

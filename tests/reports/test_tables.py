@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.reports import tables, text
+
+from .conftest import Build, edit
+
+# irony: dimp is incomplete there and sets no mark, so CE is near the best
+GOLDEN = """
+| source | method | real rows used | news accuracy | news macro F1 | irony accuracy | irony macro F1 |
+| --- | --- | --- | ---: | ---: | ---: | ---: |
+| real_small | ce | 100 % | **70.0 ± 1.0 (3)** | **60.0 ± 0.0 (3)** | **70.0 ± 1.0 (3)** | **60.0 ± 0.0 (3)** |
+| generated | ce | – | 79.4 ± 1.0 (3) | **60.0 ± 0.0 (3)** | **79.4 ± 1.0 (3)** | **60.0 ± 0.0 (3)** |
+| generated | imp | 100 % | **79.5 ± 1.0 (3)** | **60.0 ± 0.0 (3)** | **79.5 ± 1.0 (3)** | **60.0 ± 0.0 (3)** |
+| generated | dimp | 100 % | **80.0 ± 1.0 (3)** | **60.0 ± 0.0 (3)** | 80.5 ± 0.7 (n=2 of 3; 1 failed) | \
+60.0 ± 0.0 (n=2 of 3; 1 failed) |
+| generated | focal | – | 81.0 ± – (n=1 of 3; 1 interrupted, 1 missing) \
+| 60.0 ± – (n=1 of 3; 1 interrupted, 1 missing) | missing (0 of 3) | missing (0 of 3) |
+""".strip()
+
+MEANS = {("real_small", "ce"): 0.7, "ce": 0.794, "imp": 0.795, "dimp": 0.8, "focal": 0.82}
+
+
+def test_the_accuracy_table_is_the_golden_one(build: Build) -> None:
+    results = build(benchmarks=("news", "irony"), methods=("ce", "imp", "dimp", "focal"))
+    trials = results.trials
+    for i, row in trials.iterrows():
+        mean = MEANS.get((row["source"], row["method"]), MEANS[row["method"]])
+        trials.loc[i, "test_accuracy"] = mean + (row["seed"] - 1) / 100
+        trials.loc[i, "test_f1"] = 0.6
+    focal, dimp = trials["method"] == "focal", trials["method"] == "dimp"
+    news, irony = trials["benchmark"] == "news", trials["benchmark"] == "irony"
+    results = edit(results, dimp & irony & (trials["seed"] == 0), status="failed")
+    results = edit(results, focal & irony, status="missing")
+    results = edit(results, focal & news & (trials["seed"] == 1), status="interrupted")
+    results = edit(results, focal & news & (trials["seed"] == 2), status="missing")
+    assert tables.accuracy(results).markdown() == GOLDEN
+
+
+def test_a_cell_that_nobody_planned_says_so(build: Build) -> None:
+    results = build(benchmarks=("news", "irony"), methods=("ce", "dimp"))
+    kept = ~((results.trials["benchmark"] == "irony") & (results.trials["method"] == "dimp"))
+    frame = tables.accuracy(tables.Results(results.trials[kept], results.epochs, results.weights, results.meta)).frame()
+    assert frame.loc[frame["method"] == "dimp", "irony accuracy"].tolist() == ["not planned"]
+
+
+def test_variants_and_fractions_get_their_columns_only_when_there_are_some(build: Build) -> None:
+    plain = tables.accuracy(build(methods=("ce",), sources=("generated",), seeds=(0,)))
+    assert plain.columns[:2] == ("source", "method")
+    assert plain.words == 2
+    swept = tables.accuracy(build(variants=("lr=1", "lr=2"), fractions=(0.1, 1.0), seeds=(0,)))
+    assert swept.columns[:4] == ("variant", "source", "method", "real rows used")
+    assert [row[3].text for row in swept.rows if row[0].text == "lr=2" and row[2].text == "dimp"] == ["10 %", "100 %"]
+
+
+def test_gains_worked_by_hand(build: Build) -> None:
+    results = build(methods=("ce", "dimp"), sources=("generated",))
+    trials = results.trials
+    trials["test_accuracy"] = np.where(trials["method"] == "dimp", 0.8 + trials["seed"] / 100, 0.79)
+    (row,) = tables.gains(results, "test_accuracy", "Gain").frame().to_dict("records")
+    assert row["pairs"] == "3"
+    assert row["mean gain"] == "+2.00"
+    assert row["95 % (t)"] == "−0.48 to +4.48"
+    assert row["better"] == "3/3"
+    assert row["p (Holm)"] == "0.074"
+
+
+def test_one_seed_gives_no_interval(build: Build) -> None:
+    rows = tables.gains(build(seeds=(4,)), "test_accuracy", "Gain").frame()
+    assert set(rows["95 % (t)"]) == set(rows["p (Holm)"]) == {"–"}
+
+
+def test_cost_has_every_phase_and_both_accounts(build: Build) -> None:
+    results = build(methods=("ce", "dimp", "hu"))
+    frame = tables.cost(results).frame()
+    assert {"load s", "warm up s", "meta gradient s", "stand-alone s", "marginal s", "peak MB"} <= set(frame.columns)
+    assert "peak GPU MB" not in frame.columns
+    assert frame.loc[frame["method"] == "ce", "stand-alone × CE"].tolist() == ["1.00×", "1.00×"]
+    assert frame.loc[frame["method"] == "ce", "meta gradient s"].tolist() == ["–", "–"]
+
+
+def test_extreme_rows_are_ordered_and_need_an_order(build: Build) -> None:
+    results = build(methods=("ce", "dimp", "filter", "prior"), rows=60)
+    (table,) = tables.extreme_rows(results)
+    assert table.title == "news, dimp"
+    frame = table.frame()
+    assert frame["end"].tolist() == ["highest"] * 10 + ["lowest"] * 10
+    assert frame["weight"].astype(float).is_monotonic_decreasing
+    dimp = results.weights[results.weights["method"] == "dimp"]
+    best = dimp.groupby("id")["weight"].mean().idxmax()
+    assert frame["text"].iloc[0] == dimp.loc[dimp["id"] == best, "text"].iloc[0]
+
+
+def test_few_rows_are_never_both_highest_and_lowest(build: Build) -> None:
+    (table,) = tables.extreme_rows(build(methods=("ce", "dimp"), rows=7))
+    assert [row[0].text for row in table.rows] == ["highest"] * 3 + ["lowest"] * 3
+
+
+def test_splits_and_failures(build: Build) -> None:
+    results = build()
+    splits = tables.splits(results).frame()
+    assert splits["rows"].tolist() == ["300", "3000", "500", "1500"]
+    assert splits["labels"].iloc[0] == "negative 100, neutral 100, positive 100"
+    assert not tables.failures(results).rows
+    broken = edit(results, results.trials["method"] == "dimp", status="failed", error="loss is NaN\nat step 3")
+    assert tables.failures(broken).frame()["error"].tolist() == ["loss is NaN at step 3"] * 3
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=40))
+def test_markdown_cells_stay_in_their_row(value: str) -> None:
+    table = tables.Table("t", ("a",), ((tables.Cell(value),),), 1)
+    lines = table.markdown().split("\n")
+    assert len(lines) == 3
+    assert lines[2].replace("\\|", "").count("|") == 2
+    assert "<" not in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.0125, "+1.25"), (-0.004, "−0.40"), (-0.000001, "0.00"), (0.0, "0.00"), (float("nan"), "–")],
+)
+def test_points(value: float, written: str) -> None:
+    assert text.points(value) == written
+
+
+def test_durations() -> None:
+    assert [text.duration(x) for x in (42.4, 200.0, 7500.0)] == ["42 s", "3 min 20 s", "2 h 05 min"]
+
+
+def test_a_method_without_a_finished_trial_has_no_cost_row(build: Build) -> None:
+    results = build()
+    results = edit(results, pd.Series(True, index=results.trials.index), status="missing")
+    assert not tables.cost(results).rows
+    assert not tables.weights(results).rows
