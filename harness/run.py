@@ -135,6 +135,7 @@ class Recorder:
         """One batch of metrics."""
         if job.trial.id in self._runs:
             self.ledger.epoch(self._runs[job.trial.id], entry)
+        self.console.evaluated(job, entry)
 
     def finished(self, job: Job) -> None:
         """Everything that belongs to the trial, then its end."""
