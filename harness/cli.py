@@ -33,7 +33,8 @@ app = typer.Typer(
 )  # fmt: skip
 listing = typer.Typer(help="List what there is.", no_args_is_help=True)
 app.add_typer(listing, name="list")
-out = Console(highlight=False)
+# without a terminal (a log, a pipe) nothing says how wide it is
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")]
 Set = Annotated[

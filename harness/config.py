@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from harness.errors import UserError, unknown
+from harness.explain import explain
 
 SPLITS = ("real_small", "generated", "real_large", "noisy", "validation", "test")
 TRAINING_SPLITS = SPLITS[:4]
@@ -25,6 +26,12 @@ SOURCES: dict[str, tuple[str, ...]] = {name: (name,) for name in TRAINING_SPLITS
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
+
+#: One text column, or the two columns of a pair. Tags keep the alternatives of a union out of error messages.
+Columns = Annotated[
+    Annotated[str, Tag("<one>")] | Annotated[tuple[str, str], Tag("<two>")],
+    Discriminator(lambda value: "<two>" if isinstance(value, list | tuple) else "<one>"),
+]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -52,7 +59,7 @@ class RowSource(Strict):
     """The commit of the hub dataset; pin it, or results change under you."""
     split: str | None = None
     """The split of the hub dataset."""
-    text: str | tuple[str, str] | None = None
+    text: Columns | None = None
     """The text column, or the two columns of a pair; default: the benchmark's."""
     label: str | None = None
     """The label column; default: the benchmark's."""
@@ -83,6 +90,13 @@ class PoolPart(Strict):
     """How many rows; without it, the rest (one part of a pool at most)."""
 
 
+#: Where the rows of a split come from; decided by the key ``pool``.
+SplitOrigin = Annotated[
+    Annotated[PoolPart, Tag("<pool>")] | Annotated[RowSource, Tag("<source>")],
+    Discriminator(lambda value: "<pool>" if isinstance(value, PoolPart) or _has(value, "pool") else "<source>"),
+]
+
+
 class Benchmark(Strict):
     """A classification task: label names, one or two text columns, and its splits."""
 
@@ -93,10 +107,10 @@ class Benchmark(Strict):
     """Where the data comes from, for people."""
     labels: tuple[str, ...] = Field(min_length=2)
     """The label names, in the order of the class indices."""
-    text: str | tuple[str, str] = "text"
+    text: Columns = "text"
     label: str = "label"
     pools: dict[str, RowSource] = {}
-    splits: dict[str, PoolPart | RowSource]
+    splits: dict[str, SplitOrigin]
     digests: dict[str, str] = {}
     """Expected digest of splits (a prefix is enough): a changed file is refused."""
     near_duplicate: float | None = Field(default=0.8, gt=0.0, le=1.0)
@@ -110,22 +124,6 @@ class Benchmark(Strict):
         if len(set(labels)) != len(labels):
             raise ValueError(f"label names must be distinct, got {list(labels)}")
         return labels
-
-    @field_validator("splits", mode="before")
-    @classmethod
-    def _pool_or_source(cls, splits: Any) -> Any:
-        # decide by the key, so that an error names the right alternative only
-        if not isinstance(splits, dict):
-            raise ValueError("splits must map a split's name to where its rows come from")
-        typed = {}
-        for name, spec in splits.items():
-            if isinstance(spec, PoolPart | RowSource):
-                typed[name] = spec
-            elif isinstance(spec, dict):
-                typed[name] = PoolPart(**spec) if "pool" in spec else RowSource(**spec)
-            else:
-                raise ValueError(f"{name}: expected a mapping with file, package, hub or pool, got {spec!r}")
-        return typed
 
     @model_validator(mode="after")
     def _known_names(self) -> Benchmark:
@@ -156,10 +154,15 @@ class MethodChoice(Strict):
     def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
-        if isinstance(value, dict) and set(value) != {"name", "settings"} and "name" in value:
-            rest = {key: item for key, item in value.items() if key not in ("name", "settings")}
-            return {"name": value["name"], "settings": {**value.get("settings", {}), **rest}}
-        return value
+        if not isinstance(value, dict):
+            return value
+        if "name" not in value:
+            raise ValueError(f"a method needs a name, e.g. {{name: focal, gamma: 1}}; found {value!r}")
+        settings = value.get("settings", {})
+        if not isinstance(settings, dict):
+            raise ValueError(f"settings: expected a mapping of settings, found {settings!r}")
+        rest = {key: item for key, item in value.items() if key not in ("name", "settings")}
+        return {"name": value["name"], "settings": {**settings, **rest}}
 
 
 class GridRow(Strict):
@@ -202,8 +205,9 @@ class Training(Strict):
 class Checkers(Strict):
     """How checkers are trained, where that differs from the rest."""
 
-    quality_steps: Positive = 120
-    """Optimiser steps of CE on ``real_small``: by epochs, a small set stays nearly untrained."""
+    quality_steps: Positive = 80
+    """Optimiser steps of CE on ``real_small``: by epochs, a small set stays nearly untrained; chosen on validation
+    data (experiments/checker_steps.yaml)."""
 
 
 class Resources(Strict):
@@ -238,6 +242,12 @@ class Report(Strict):
     """Which epoch a trial's result is. The test split never selects anything."""
 
 
+#: A benchmark's name or file, or the benchmark itself.
+BenchmarkEntry = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[Benchmark, Tag("<written out>")],
+    Discriminator(lambda value: "<written out>" if isinstance(value, Benchmark | dict) else "<name>"),
+]
+
 #: Groups of settings that can be swept.
 SWEPT: dict[str, type[Strict]] = {"training": Training, "checkers": Checkers}
 
@@ -247,7 +257,7 @@ class Experiment(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     description: str = ""
-    benchmarks: tuple[str | Benchmark, ...] = Field(min_length=1)
+    benchmarks: tuple[BenchmarkEntry, ...] = Field(min_length=1)
     """Names from the catalogue, paths of YAML files, or benchmarks written inline."""
     grid: tuple[GridRow, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -284,6 +294,11 @@ class Experiment(Strict):
                 raise ValueError(str(unknown("setting", key, known, "sweep")))
             if not values:
                 raise ValueError(f"sweep.{key} has no values")
+            for value in values:
+                try:
+                    part.model_validate({field: value})
+                except ValidationError as error:
+                    raise ValueError(f"sweep.{explain(part, error)[0].replace(field, key, 1)}") from None
         return self
 
     def variants(self) -> list[tuple[str, Experiment]]:
@@ -304,8 +319,7 @@ def parse(kind: type[Model], raw: Any, where: str) -> Model:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(kind, detail) for detail in error.errors()]
-        raise UserError(f"{where}: " + "\n  ".join(dict.fromkeys(lines))) from None
+        raise UserError(f"{where}: " + "\n  ".join(explain(kind, error))) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -332,12 +346,16 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise UserError(f"--set {override!r}: expected key=value, e.g. training.epochs=3")
-        _put(raw, key.strip().split("."), yaml.safe_load(value), override)
+        try:
+            _put(raw, key.strip().split("."), yaml.safe_load(value), override)
+        except yaml.YAMLError:
+            raise UserError(f"--set {override!r}: {value!r} cannot be read as a YAML value") from None
     raw.setdefault("name", path.stem)
     benchmarks = raw.get("benchmarks")
     if isinstance(benchmarks, str | dict):
-        raw["benchmarks"] = [benchmarks]
-    raw["benchmarks"] = [_anchor(entry, path.parent) for entry in raw.get("benchmarks") or []]
+        raw["benchmarks"] = benchmarks = [benchmarks]
+    if isinstance(benchmarks, list):
+        raw["benchmarks"] = [_anchor(entry, path.parent) for entry in benchmarks]
     return parse(Experiment, raw, str(path))
 
 
@@ -372,41 +390,5 @@ def _put(raw: dict[str, Any], keys: list[str], value: Any, override: str) -> Non
     raw[keys[-1]] = value
 
 
-def _explain(kind: type[BaseModel], detail: Any) -> str:
-    keys = [str(part) for part in detail["loc"]]
-    where = ".".join(keys) or "the file"
-    if detail["type"] == "extra_forbidden":
-        fields = _fields_at(kind, keys[:-1])
-        return str(unknown("key", keys[-1], fields, ".".join(keys[:-1]) or "the file"))
-    if detail["type"] == "missing":
-        return f"{where} is missing"
-    if detail["type"] == "value_error":
-        return f"{where}: {detail['ctx']['error']}"
-    return f"{where}: {detail['msg'].lower()}, found {detail['input']!r}"
-
-
-def _fields_at(kind: type[BaseModel], keys: list[str]) -> list[str]:
-    """The fields of the model that stands at ``keys`` below ``kind``."""
-    current: list[Any] = [kind]
-    for key in keys:
-        found: list[Any] = []
-        for model in current:
-            if isinstance(model, type) and issubclass(model, BaseModel):
-                if key in model.model_fields:
-                    found.append(model.model_fields[key].annotation)
-                elif model.__name__ == key:
-                    found.append(model)
-            else:
-                found.extend(get_args(model))
-        current = _unwrap(found)
-    return sorted(
-        {field for m in current if isinstance(m, type) and issubclass(m, BaseModel) for field in m.model_fields}
-    )
-
-
-def _unwrap(annotations: list[Any]) -> list[Any]:
-    out: list[Any] = []
-    for annotation in annotations:
-        inner = get_args(annotation)
-        out.extend(_unwrap(list(inner)) if inner else [annotation])
-    return out
+def _has(value: Any, key: str) -> bool:
+    return isinstance(value, dict) and key in value

@@ -23,7 +23,6 @@ from harness.reports.load import load
 from harness.store import Store
 from harness.tracking import Entry, Ledger
 from harness.training.speed import rows_per_second
-from harness.trials import Job
 
 if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
     from harness.run import Summary
@@ -35,34 +34,37 @@ def plan(plan: Plan, places: Places, out: Console) -> None:
     entries = ledger.trials()
     finished = {id_ for id_, entry in entries.items() if entry.status == "FINISHED"}
     todo = {job.trial.id for job in missing(plan, finished, store)}
-    groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in plan.jobs:
-        trial = job.trial
-        fraction = "" if trial.fraction is None else f"{trial.fraction:.0%}"
-        for variant in job.variants:
-            key = (
-                trial.task.name,
-                trial.source,
-                job.label + ("" if job.requested else " (checker only)"),
-                fraction,
-                variant,
-            )
-            groups.setdefault(key, []).append(job)
-    table = Table(title=f"{plan.experiment.name}: {len(plan.jobs)} trials")
-    for column in ("benchmark", "source", "method", "real rows", "variant"):
-        table.add_column(column)
-    for column in ("seeds", "done", "to run"):
-        table.add_column(column, justify="right")
-    for cell, jobs in sorted(groups.items()):
-        left = sum(job.trial.id in todo for job in jobs)
-        table.add_row(*map(escape, cell), str(len(jobs)), str(len(jobs) - left), str(left))
-    out.print(table)
+    out.print(_overview(plan, todo))
     for line in _checkers(plan):
         out.print(line)
     failed = [i for i in todo if (e := entries.get(i)) is not None and e.status == "FAILED"]
     if failed:
         out.print(f"{len(failed)} trials failed before and will be tried again.")
     out.print(f"To run: {len(todo)} of {len(plan.jobs)} trials. {_estimate(plan, todo, entries, store)}")
+
+
+def _overview(plan: Plan, todo: set[str]) -> Table:
+    """A row for each cell of the grid, in the grid's order; columns that say nothing are left out."""
+    names = ("benchmark", "source", "method", "real rows", "variant")
+    cells: dict[tuple[str, ...], list[str]] = {}
+    for job in plan.jobs:
+        trial = job.trial
+        fraction = "" if trial.fraction is None else f"{trial.fraction:.0%}"
+        method = job.label + ("" if job.requested else " (checker only)")
+        for variant in job.variants:
+            cells.setdefault((trial.task.name, trial.source, method, fraction, variant), []).append(trial.id)
+    shown = [i for i in range(len(names)) if any(cell[i] for cell in cells)]
+    table = Table(title=f"{plan.experiment.name}: {len(plan.jobs)} trials")
+    for i in shown:
+        table.add_column(names[i])
+    for name in ("seeds", "done", "to run"):
+        table.add_column(name, justify="right")
+    sources = [row.source for row in plan.experiment.grid]
+    for cell in sorted(cells, key=lambda cell: (cell[0], cell[4], sources.index(cell[1]) if cell[1] in sources else 9)):
+        left = sum(id_ in todo for id_ in cells[cell])
+        counts = (len(cells[cell]), len(cells[cell]) - left, left)
+        table.add_row(*(escape(cell[i]) for i in shown), *map(str, counts))
+    return table
 
 
 def _checkers(plan: Plan) -> list[str]:

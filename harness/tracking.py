@@ -6,6 +6,8 @@ One parent run an experiment, one child a trial. A child is found by its trial i
 from __future__ import annotations
 
 import json
+import logging
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,11 @@ from harness.trials import Job, describe
 KIND, TRIAL, EXPERIMENT = "harness.kind", "harness.trial", "harness.experiment"
 PARENT = "mlflow.parentRunId"
 PAGE = 1000
+
+# What MLflow says of its own doings (tables made, a bar for every artefact read) is not for the user's console.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)

@@ -6,59 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+from experiments.runtime.tiny import make_benchmark, make_encoder
 
 os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"})
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RAY_ADDRESS", None)
-
-WORDS = {
-    "negative": "awful bad broken delayed hate late lost never rude terrible worst waste".split(),
-    "neutral": "flight gate monday new number phone report says ticket today update version".split(),
-    "positive": "amazing best brilliant enjoy friendly good great love nice perfect thanks wonderful".split(),
-}
-FILLERS = "the a my your it is was on at with and so very this that for from to".split()
-
-
-def make_encoder(folder: Path) -> Path:
-    """A BERT of two layers and 32 dimensions with random weights and no dropout, as files."""
-    import torch
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordPiece
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    words = sorted({w for group in WORDS.values() for w in group} | set(FILLERS) | set("abcdefghijklmnopqrstuvwxyz"))
-    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-    fast.save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    return folder
-
-
-def make_rows(rng: np.random.Generator, per_class: int, noise: float) -> list[tuple[str, str]]:
-    """Distinct little sentences; a share of the labels is wrong."""
-    rows = []
-    for label, words in WORDS.items():
-        for _ in range(per_class):
-            parts = [*rng.choice(FILLERS, rng.integers(3, 12)), *rng.choice(words, 2)]
-            said = label if rng.random() >= noise else str(rng.choice(list(WORDS)))
-            rows.append((" ".join(rng.permutation(parts)), said))
-    return [rows[i] for i in rng.permutation(len(rows))]
 
 
 @pytest.fixture(scope="session")
@@ -70,17 +24,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The YAML file of a benchmark with three classes in CSV files."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    rng = np.random.Generator(np.random.PCG64(5))
-    sizes = {"real_small": (10, 0.0), "generated": (16, 0.3), "validation": (8, 0.0), "test": (12, 0.0)}
-    for split, (per_class, noise) in sizes.items():
-        lines = [f'"{text}",{label}' for text, label in make_rows(rng, per_class, noise)]
-        (folder / f"{split}.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
-    entries = "\n".join(f"  {split}: {{file: {split}.csv}}" for split in sizes)
-    (folder / "tiny.yaml").write_text(
-        f"name: tiny\nlabels: [negative, neutral, positive]\nsplits:\n{entries}\n", encoding="utf-8"
-    )
-    return folder / "tiny.yaml"
+    return make_benchmark(tmp_path_factory.mktemp("benchmark"))
 
 
 @pytest.fixture(scope="session")

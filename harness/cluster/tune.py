@@ -181,7 +181,8 @@ def connect(address: str | None, scratch: Path) -> Cluster:
             ray.init(address=address, **quiet)
         else:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
+            # "local": without an address Ray would join whatever `ray start` has left on this machine
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
     have = ray.cluster_resources()
@@ -231,9 +232,9 @@ def run(
     """
     folder = Path(tempfile.mkdtemp(prefix="tune-", dir=_made(scratch)))
     grouped = resources.workers > 1
-    bundle = {"CPU": 0 if grouped else resources.cpus, "GPU": 0 if grouped else resources.gpus}
-    if resources.memory_gb and not grouped:
-        bundle["memory"] = resources.memory_gb * 1e9
+    bundle = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0.0) * 1e9}
+    if grouped:  # its workers take the devices; Tune refuses a trial that takes nothing at all
+        bundle = {"memory": 1e8}
     function = _trainable(store.root, resources, folder)
     tuner = Tuner(
         tune.with_resources(function, PlacementGroupFactory([bundle])),

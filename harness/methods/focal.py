@@ -25,5 +25,5 @@ class Focal(Method[FocalSettings]):
     name = "focal"
 
     def weights(self, step: Step) -> Tensor:
-        """(1 - p)^γ [B]; 1 - p is taken as -expm1(log p), which keeps its digits near p = 1."""
+        """(1 - p)^γ [B]; 1 - p is -expm1(log p), good to float32's spacing of log p (1e-7 near p = 1)."""
         return (-step.log_model.detach().expm1()).clamp(min=0.0) ** self.settings.gamma

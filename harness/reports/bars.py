@@ -68,7 +68,8 @@ def cost(results: Results, cells: Cells) -> list[Drawing]:
         ax.grid(axis="x")
         _label_rows(ax, rows, set())
     handles = [Patch(color=colour, label=label) for label, (_, colour) in parts.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+    columns = min(len(handles), max(2, int(figure.get_figwidth() / 2.3)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     caption = (
         "Mean seconds of a trial with each of its checkers and their scoring charged to it, as if nothing else were "
         "run, without evaluation and device warm-up. Beside the bar: times the cost of CE on the same source."

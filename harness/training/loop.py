@@ -148,7 +148,9 @@ class Loop:
                 # DDP averages gradients over workers; the mean of a batch is over the rows of all of them
                 (loss * (self.workers.size / len(rows))).backward()
             total_loss += loss.detach()
-            total_weight += 0.0 if idle else weights.sum()
+            if not idle:
+                self.record.add(torch.from_numpy(part).to(self.workers.device), weights, self.done)
+                total_weight += weights.sum()
         if self.method.settings.normalise:
             mean = self.workers.sum(total_weight) / len(rows)
             factor = torch.where(mean > 0, 1.0 / mean, torch.zeros_like(mean))
@@ -177,7 +179,6 @@ class Loop:
         losses = F.cross_entropy(logits, labels, reduction="none")
         if self.done % CHECK_EVERY.get(device.type, 20) == 0:
             self._check(step, losses.detach(), weights.detach())
-        self.record.add(index, weights, self.done)
         return (weights * losses).sum(), weights.detach()
 
     def _check(self, step: Step, losses: Tensor, weights: Tensor) -> None:

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.checkers.scores import Scores, load, save, scores_key
+from harness.data.types import Split
+from harness.errors import TrialError
+from harness.store import Store
+
+SOURCE = Split("generated", ("a", "b", "c"), ("x", "y", "z"), None, np.array([0, 1, 0]))
+TABLE = np.log(np.float32([[0.9, 0.1], [0.4, 0.6], [0.25, 0.75]]))
+
+
+def test_round_trip(tmp_path):
+    store = Store(str(tmp_path))
+    save(Scores("t1", SOURCE.ids, TABLE), SOURCE, store)
+    found = load("t1", SOURCE, store)
+    assert (found.checker, found.ids) == ("t1", SOURCE.ids)
+    assert found.aligned(SOURCE).tobytes() == TABLE.tobytes()
+
+
+def test_kept_by_checker_and_content(tmp_path):
+    store = Store(str(tmp_path))
+    save(Scores("t1", SOURCE.ids, TABLE), SOURCE, store)
+    other = Split("generated", SOURCE.ids, ("x", "y", "Z"), None, SOURCE.labels)
+    for checker, source in (("t2", SOURCE), ("t1", other), ("t1", SOURCE.take([0, 1]))):
+        assert scores_key(checker, source) != scores_key("t1", SOURCE)
+        with pytest.raises(TrialError) as caught:
+            load(checker, source, store)
+        assert str(caught.value) == (
+            f"checker {checker} has not scored generated; its scores are missing from the store"
+        )
+
+
+def test_alignment_by_id():
+    scores = Scores("t1", ("c", "a", "b", "more"), np.vstack([TABLE[[2, 0, 1]], TABLE[:1]]))
+    assert np.array_equal(scores.aligned(SOURCE), TABLE)
+
+
+def test_a_row_without_score_is_named():
+    with pytest.raises(TrialError) as caught:
+        Scores("t1", ("c", "a"), TABLE[[2, 0]]).aligned(SOURCE)
+    assert str(caught.value) == (
+        "checker t1 has no score for 1 of 3 rows of generated, first 'b': its scores are of other data"
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -9.0])
+def test_what_is_no_distribution_is_refused(value):
+    table = TABLE.copy()
+    table[1, 0] = value
+    with pytest.raises(TrialError, match="checker t1: the probabilities of row 'b' sum to .*, not 1"):
+        Scores("t1", SOURCE.ids, table).aligned(SOURCE)
+
+
+def test_certain_scores_are_fine():
+    table = np.float32([[0.0, -np.inf]] * 3)
+    assert np.array_equal(Scores("t1", SOURCE.ids, table).aligned(SOURCE), table)

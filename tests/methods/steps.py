@@ -1,0 +1,40 @@
+"""Steps made from plain lists, and methods made ready for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.methods import AnyMethod, Preparation, Step, methods
+
+
+def make_step(logits: Any, labels: Any, quality: Any = None, diversity: Any = None, probabilities: bool = True) -> Step:
+    """A step; ``quality`` and ``diversity`` are probabilities [B, C] unless ``probabilities`` is False."""
+
+    def scores(values: Any) -> torch.Tensor | None:
+        if values is None:
+            return None
+        found = torch.tensor(values, dtype=torch.float32)
+        return found.log() if probabilities else found
+
+    given = torch.as_tensor(labels, dtype=torch.int64)
+    return Step(
+        ids=tuple(f"generated-{i}" for i in range(len(given))),
+        rows=torch.arange(len(given)),
+        labels=given,
+        logits=torch.tensor(logits, dtype=torch.float32, requires_grad=True),
+        quality=scores(quality),
+        diversity=scores(diversity),
+        epoch=0,
+    )
+
+
+def make(name: str, classes: int = 3, **settings: Any) -> AnyMethod:
+    """A method by name, prepared on a source in which every class occurs."""
+    kind = methods.get(name)
+    method = kind(kind.settings_type()(**settings))
+    source = np.arange(4 * classes) % classes
+    method.prepare(Preparation(source, classes, np.append(np.arange(classes), 0)))
+    return method

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from harness.config import Training
+from harness.training.classifier import linear_schedule, load_classifier, make_optimizer
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "expected"),
+    [
+        (10, 0.2, [0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0]),
+        (4, 0.0, [1, 0.75, 0.5, 0.25, 0]),
+        (10, 0.04, [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0]),  # less than half a step is none
+        (1, 0.1, [1, 0]),
+        (2, 0.5, [0, 1, 0]),
+        (3, 0.99, [0, 1 / 3, 2 / 3, 0, 0]),  # a rise over all steps ends at once
+    ],
+)
+def test_linear_schedule(steps, warmup, expected):
+    factor = linear_schedule(steps, warmup)
+    np.testing.assert_allclose([factor(step) for step in range(len(expected))], expected)
+
+
+def test_decay_spares_biases_and_layer_norms(tiny_encoder):
+    model = load_classifier(str(tiny_encoder), 3, 0, "sdpa")
+    optimizer, schedule = make_optimizer(model, Training(weight_decay=0.3, learning_rate=0.1, warmup=0.0), 4)
+    decayed, plain = optimizer.param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert all(names[id(p)].endswith("bias") or "LayerNorm" in names[id(p)] for p in plain["params"])
+    assert not any(names[id(p)].endswith("bias") or "LayerNorm" in names[id(p)] for p in decayed["params"])
+    assert len(decayed["params"]) + len(plain["params"]) == len(names)
+    optimizer.step()
+    schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.075, 0.075])
+
+
+def test_initialisation_belongs_to_the_seed(tiny_encoder):
+    def head(seed):
+        torch.manual_seed(torch.randint(1000, ()).item())  # whatever the process did before
+        return load_classifier(str(tiny_encoder), 3, seed, "sdpa").classifier.weight.detach()
+
+    assert torch.equal(head(0), head(0))
+    assert not torch.equal(head(0), head(1))
+
+
+def test_the_encoder_is_the_one_on_disk_in_float32(tiny_encoder):
+    from transformers import BertModel
+
+    model, stored = load_classifier(str(tiny_encoder), 5, 3, "eager"), BertModel.from_pretrained(tiny_encoder)
+    assert model.classifier.out_features == 5
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, stored.embeddings.word_embeddings.weight)
+    assert model.config._attn_implementation == "eager"
