@@ -56,7 +56,7 @@ class Progress:
         """A running trial came this far."""
         self._share[job.trial.id] = min(1.0, entry["epoch"] / job.trial.training.epochs)
         self._refresh()
-        if self._bar is None and self._clock() - self._told > QUIET_SECONDS:
+        if self._bar is None and self.done >= 0.01 and self._clock() - self._told > QUIET_SECONDS:
             self._print(f"{self.done:.0%} done, {self._left()}", "dim")
 
     def finished(self, job: Job, last: Mapping[str, float]) -> None:

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-OUTCOMES = ("epoch", "train_loss", "validation_accuracy", "validation_f1", "test_accuracy", "test_f1")
+OUTCOMES = (
+    "epoch",
+    "train_loss",
+    *(f"{split}_{metric}" for split in ("validation", "test") for metric in ("accuracy", "f1", "loss")),
+)
 WEIGHT_STATISTICS = ("weight_mean", "weight_min", "weight_max", "weight_clipped", "weight_ess")
 MACHINE = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second", "device", "threads")
 
@@ -23,7 +27,7 @@ class Results:
             used; NaN where the trial does not depend on it), ``variant`` ("" without a sweep), ``status`` (finished,
             failed, interrupted or missing), ``error``, ``requested`` (False if the trial is planned only as a
             checker), ``quality_checker`` and ``diversity_checker`` (ids or None), ``epoch`` (the chosen one),
-            ``train_loss``, ``validation_accuracy``, ``validation_f1``, ``test_accuracy``, ``test_f1`` (in [0, 1],
+            ``train_loss``, ``validation_`` and ``test_`` ``accuracy``, ``f1``, ``loss`` (the first two in [0, 1],
             macro F1), ``weight_mean``, ``weight_min``, ``weight_max``, ``weight_clipped`` (share), ``weight_ess``
             (effective sample size / n), ``seconds_*`` (one column a phase; ``seconds_score`` is the writing of scores
             as a checker), ``peak_memory_mb``, ``peak_gpu_memory_mb``, ``rows_per_second``, ``device``, ``threads``.

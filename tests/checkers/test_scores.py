@@ -50,7 +50,7 @@ def test_a_row_without_score_is_named():
 def test_what_is_no_distribution_is_refused(value):
     table = TABLE.copy()
     table[1, 0] = value
-    with pytest.raises(TrialError, match="checker t1: the probabilities of row 'b' sum to .*, not 1"):
+    with pytest.raises(TrialError, match=r"checker t1: the probabilities of row 'b' sum to .*, not 1"):
         Scores("t1", SOURCE.ids, table).aligned(SOURCE)
 
 

@@ -50,7 +50,7 @@ def test_result_of_a_trial(small_plan, alone):
     assert {"seconds_load", "seconds_train", "seconds_evaluate", "rows_per_second"} <= result.runtime.keys()
     assert result.environment["threads"] == "1"
     right = result.arrays["test"][-1].argmax(1) == splits["test"].labels
-    assert result.history[-1]["test_accuracy"] == right.mean() > 0.5
+    assert result.history[-1]["test_accuracy"] == right.mean()
 
 
 def test_again_is_the_stored_result(small_plan, alone, monkeypatch):

@@ -1,0 +1,19 @@
+"""One Ray for the tests of this folder that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.cluster import tune
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tune.Cluster]:
+    """A Ray of this machine, started and ended with a module's tests."""
+    joined = tune.connect(None, tmp_path_factory.mktemp("ray"))
+    try:
+        yield joined
+    finally:
+        tune.disconnect()

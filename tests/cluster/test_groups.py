@@ -1,0 +1,124 @@
+"""A trial on two devices (here: two CPU processes, gloo) gives what it gives on one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from harness.cluster import tune
+from harness.config import Resources
+from harness.store import Store
+from harness.training import trial as core
+from harness.trials import Job
+
+from .small import Listener, jobs_of, result_of
+
+#: 48 generated rows: batches of 47 leave a last one of a single row, in which one of two workers has nothing to do.
+SETTINGS = {
+    "plain": ["training.batch_size=16"],
+    "one row left": ["training.batch_size=47"],
+    "accumulated": ["training.batch_size=47", "training.accumulation=3"],
+    "by steps": ["training.batch_size=10", "training.steps=7"],
+}
+NORMALISED = {"name": "focal", "normalise": True}
+
+
+def in_group(rank: int, size: int, rendezvous: str, jobs: list[str], store: str) -> None:
+    """What each process of a group does."""
+    if size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
+    for text in jobs:
+        core.run(Job.model_validate_json(text), Store(store), lambda entry: None)
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def run_group(jobs: list[Job], size: int, store: Store, folder: Path) -> None:
+    texts = [job.model_dump_json() for job in jobs]
+    torch.multiprocessing.spawn(in_group, (size, str(folder / f"rendezvous{size}"), texts, store.root), nprocs=size)
+
+
+def assert_close(one: Job, two: Job, store: Store, tolerance: float = 2e-4) -> None:
+    a, b = result_of(one, store), result_of(two, store)
+    assert len(a.history) == len(b.history)
+    for x, y in zip(a.history, b.history, strict=True):
+        assert x.keys() == y.keys()
+        for key in ("train_loss", "validation_loss", "test_loss", "weight_mean", "weight_max", "weight_ess"):
+            assert y[key] == pytest.approx(x[key], abs=tolerance), (key, x, y)
+        assert (x["epoch"], x["step"]) == (y["epoch"], y["step"])
+    for name, values in a.arrays.items():
+        np.testing.assert_allclose(b.arrays[name], values, atol=10 * tolerance, err_msg=name)
+
+
+def grid(methods: list[object]) -> dict[str, object]:
+    return {"seeds": [0], "grid": [{"source": "generated", "methods": methods}]}
+
+
+@pytest.fixture(scope="module")
+def trained(
+    experiment_file: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, tuple[list[Job], list[Job]]], Store]:
+    """Every setting on one process and on two."""
+    folder = tmp_path_factory.mktemp("groups")
+    store, file = Store(str(folder / "store")), experiment_file(**grid(["ce", NORMALISED]))
+    jobs = {
+        name: (jobs_of(file, store, *settings), jobs_of(file, store, *settings, "resources.workers=2"))
+        for name, settings in SETTINGS.items()
+    }
+    for size in (1, 2):
+        run_group([job for pair in jobs.values() for job in pair[size - 1]], size, store, folder)
+    return jobs, store
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_workers_give_the_numbers_of_one(
+    name: str, trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store]
+) -> None:
+    jobs, store = trained
+    for one, two in zip(*jobs[name], strict=True):
+        assert one.trial.id != two.trial.id
+        assert result_of(two, store).environment["workers"] == "2"
+        assert_close(one, two, store)
+
+
+def test_normalised_weights_matter_here(trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store]) -> None:
+    jobs, store = trained
+    plain, normalised = (result_of(job, store).history[-1]["train_loss"] for job in jobs["plain"][0])
+    assert abs(plain - normalised) > 0.01
+
+
+def test_a_worker_group_through_ray(
+    trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store], cluster: tune.Cluster, tmp_path: Path
+) -> None:
+    if cluster.cpus < 2:
+        pytest.skip("needs two cores")
+    jobs, direct = trained
+    job = jobs["one row left"][1][1]
+    store, listener = Store(str(tmp_path / "store")), Listener()
+    for digest in job.trial.task.digests.values():
+        store.put_split(direct.get_split(digest))
+    tune.run([job], Resources(workers=2), store, cluster, listener, tmp_path / "scratch")
+    assert listener.errors == {}
+    found, expected = result_of(job, store), result_of(job, direct)
+    assert found.environment["workers"] == "2"
+    assert listener.entries[job.trial.id] == found.history
+    assert [entry["test_loss"] for entry in found.history] == pytest.approx(
+        [entry["test_loss"] for entry in expected.history], abs=1e-4
+    )
+
+
+def test_a_worker_group_that_fails_says_why(
+    experiment_file: Callable[..., Path], cluster: tune.Cluster, tmp_path: Path
+) -> None:
+    if cluster.cpus < 2:
+        pytest.skip("needs two cores")
+    store, listener = Store(str(tmp_path / "store")), Listener()
+    file = experiment_file(**grid(["ce"]))
+    (job,) = jobs_of(file, store, "training.learning_rate=1e30", "training.gradient_norm=1e30", "resources.workers=2")
+    tune.run([job], Resources(workers=2), store, cluster, listener, tmp_path / "scratch")
+    assert "is nan at step" in listener.errors[job.trial.id]
