@@ -187,9 +187,12 @@ def _check_source(task: Task, source: str) -> None:
 
 
 def _ordered(jobs: dict[str, Job]) -> list[Job]:
-    """Checkers first: those that most others wait for, then by their place in the grid."""
+    """Seed after seed, so that a run stopped early has whole rows; within one, checkers first, the most awaited first."""
     waiting = dict.fromkeys(jobs, 0)
     for job in jobs.values():
         for checker in job.trial.checkers:
             waiting[checker] += 1
-    return sorted(jobs.values(), key=lambda job: (bool(job.trial.checkers), -waiting[job.trial.id]))
+    seeds = {seed: i for i, seed in enumerate(dict.fromkeys(job.trial.seed for job in jobs.values()))}
+    return sorted(
+        jobs.values(), key=lambda job: (seeds[job.trial.seed], bool(job.trial.checkers), -waiting[job.trial.id])
+    )

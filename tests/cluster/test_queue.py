@@ -66,9 +66,7 @@ def test_a_queue_without_jobs_is_finished() -> None:
     [({"status": 0, "error": "NaN"}, False), (None, True), ({"entry": {"epoch": 1.0}}, False), (None, False)],
     ids=["its own error", "process died", "no last word", "nothing"],
 )
-def test_a_failed_checker_closes_what_needs_it_and_nothing_else(
-    result: dict[str, object] | None, error: bool
-) -> None:
+def test_a_failed_checker_closes_what_needs_it_and_nothing_else(result: dict[str, object] | None, error: bool) -> None:
     listener = Listener()
     needs_imp = job("dimp", 7, quality=IMP)
     queue = Queue([QUALITY, DIVERSITY, IMP, needs_imp, ALONE], listener)

@@ -1,0 +1,118 @@
+"""`harness` as a user starts it: its own process, on a home folder of its own, whose ledger can be looked into."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+PATIENCE = 200.0  # seconds until a test gives up; nothing waits so long where all is well
+
+
+@dataclass(frozen=True)
+class Home:
+    """A home folder with its ledger, store and reports."""
+
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    def command(self, *words: object) -> list[str]:
+        return [sys.executable, "-m", "harness.cli", *map(str, words)]
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "HARNESS_STORE")}
+        # wide: rich breaks lines at the width of a terminal
+        return kept | {"HARNESS_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"} | changes
+
+    def __call__(self, *words: object, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end."""
+        return subprocess.run(
+            self.command(*words), capture_output=True, text=True, timeout=PATIENCE, check=False,
+            env=self.environment(**changes), cwd=self.folder,
+        )  # fmt: skip
+
+    def run(self, file: Path, *words: object, **changes: str) -> subprocess.CompletedProcess[str]:
+        """`harness run`, to its end."""
+        return self("run", file, "--results", self.results, *words, **changes)
+
+    def start(self, file: Path, **changes: str) -> psutil.Popen:
+        """`harness run`, going on by itself; its output goes to the log."""
+        with self.log.open("a") as log:
+            return psutil.Popen(
+                self.command("run", file, "--results", self.results), stdout=log, stderr=subprocess.STDOUT,
+                env=self.environment(**changes), cwd=self.folder, start_new_session=True,
+            )  # fmt: skip
+
+    def table(self, name: str = "small") -> bytes:
+        return (self.results / name / "trials.csv").read_bytes()
+
+    # -- the ledger ----------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.folder / 'home' / 'mlflow.db'}")
+
+    def runs(self, kind: str) -> list[Run]:
+        """The runs of a kind (``experiment`` or ``trial``), none before the ledger has been made."""
+        if not (self.folder / "home" / "mlflow.db").exists():
+            return []
+        client = self.client
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(experiments, f"tags.`harness.kind` = '{kind}'"))
+
+    def statuses(self) -> list[str]:
+        """The status of every child run."""
+        return sorted(run.info.status for run in self.runs("trial"))
+
+    def finished(self) -> dict[str, int]:
+        """Trial id -> how often it is finished."""
+        found: dict[str, int] = {}
+        for run in self.runs("trial"):
+            if run.info.status == "FINISHED":
+                id_ = run.data.tags["harness.trial"]
+                found[id_] = found.get(id_, 0) + 1
+        return found
+
+
+def wait_for(condition: Callable[[], bool], process: psutil.Popen, what: str) -> None:
+    """Looks until a condition holds while a process lives."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"it ended with {process.returncode} before {what}"
+        assert time.monotonic() < end, f"no sign of {what}"
+        time.sleep(0.02)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process and all that it started."""
+    return [process, *process.children(recursive=True)]
+
+
+def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that are still there after a while (there should be none)."""
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def kill(process: psutil.Popen) -> list[psutil.Process]:
+    """kill -9; what it leaves behind."""
+    left = family(process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    return gone(left)
