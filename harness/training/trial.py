@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import platform
@@ -22,7 +21,7 @@ from harness.store import Arrays, Store
 from harness.training.classifier import load_classifier, load_tokenizer
 from harness.training.evaluation import FloatArray, predict
 from harness.training.loop import Inputs, Loop, Report
-from harness.training.phases import Phases, peak_memory_mb, reset_peak_memory
+from harness.training.phases import Phases, peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.workers import Workers
 from harness.trials import Job, Trial
 
@@ -173,7 +172,7 @@ def _scores(checker: str | None, source: Split, store: Store) -> FloatArray | No
 
 def _reset(trial: Trial, workers: Workers) -> None:
     """Brings a process, new or reused, into the state in which every trial starts."""
-    gc.collect()
+    release_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on CUDA
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_num_threads(trial.threads)
