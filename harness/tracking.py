@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from harness.errors import UserError
 from harness.trials import Job, describe
@@ -78,12 +80,12 @@ class Ledger:
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             with suppress(OSError):
                 (home / ".gitignore").write_text("*\n", encoding="utf-8")
-        self._client = MlflowClient(tracking_uri=uri)
         self._parent: Run | None = None
         try:
+            self._client = MlflowClient(tracking_uri=uri)
             self._experiments()
-        except (MlflowException, OSError) as error:
-            raise UserError(f"the MLflow ledger at {uri} cannot be used: {error}") from None
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            raise UserError(f"the MLflow ledger at {_hidden(uri)} cannot be used: {_hidden(str(error))}") from None
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -219,6 +221,11 @@ class Ledger:
             token = page.token
             if not token:
                 return runs
+
+
+def _hidden(text: str) -> str:
+    """A text without the passwords of the URIs in it."""
+    return re.sub(r"(://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
 
 
 def _entry(run: Run) -> Entry:

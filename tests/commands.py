@@ -15,7 +15,10 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-PATIENCE = 200.0  # seconds until a test gives up; nothing waits so long where all is well
+from harness.tracking import Ledger
+
+PATIENCE = 600.0  # seconds until a test gives up; nothing waits so long where all is well
+STARTED: list[psutil.Popen] = []  # what `Home.start` began in this test session
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,18 @@ class Home:
         return self("run", file, "--results", self.results, *words, **changes)
 
     def start(self, file: Path, **changes: str) -> psutil.Popen:
-        """`harness run`, going on by itself; its output goes to the log."""
+        """`harness run`, going on by itself; its output goes to the log.
+
+        The ledger is made first: a test that looks into it must not be the one that makes its tables.
+        """
+        Ledger(f"sqlite:///{self.folder / 'home' / 'mlflow.db'}", self.folder / "home")
         with self.log.open("a") as log:
-            return psutil.Popen(
+            driver = psutil.Popen(
                 self.command("run", file, "--results", self.results), stdout=log, stderr=subprocess.STDOUT,
                 env=self.environment(**changes), cwd=self.folder, start_new_session=True,
             )  # fmt: skip
+        STARTED.append(driver)
+        return driver
 
     def table(self, name: str = "small") -> bytes:
         return (self.results / name / "trials.csv").read_bytes()
@@ -96,7 +105,7 @@ def wait_for(condition: Callable[[], bool], process: psutil.Popen, what: str) ->
     while not condition():
         assert process.poll() is None, f"it ended with {process.returncode} before {what}"
         assert time.monotonic() < end, f"no sign of {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
@@ -116,3 +125,12 @@ def kill(process: psutil.Popen) -> list[psutil.Process]:
     process.send_signal(signal.SIGKILL)
     assert process.wait(PATIENCE) == -signal.SIGKILL
     return gone(left)
+
+
+def kill_all() -> None:
+    """Ends what a failed test has left running."""
+    while STARTED:
+        driver = STARTED.pop()
+        if driver.poll() is None:
+            for process in kill(driver):
+                process.kill()

@@ -18,13 +18,13 @@ every_file = pytest.mark.parametrize("path", FILES, ids=[NAMES[path] for path in
 #: From the ground up. A module imports modules of its own layer and of those below, never of those above.
 LAYERS = (
     ("errors", "seeds", "places"),
-    ("explain", "registry"),
+    ("explain", "registry", "rows"),
     ("config",),
     ("encoders", "trials"),
     ("data", "store"),
     ("checkers", "methods"),
     ("training",),
-    ("plan", "tracking"),
+    ("generation", "plan", "tracking"),
     ("cluster", "progress", "reports"),
     ("run", "show"),
     ("cli",),
@@ -33,6 +33,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 #: ``data.types`` and ``store`` hold each other up: splits are kept in the store, tokens are kept there too.
 TORCH_FREE = (
     "config",
+    "rows",
     "explain",
     "errors",
     "trials",

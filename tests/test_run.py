@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 
-from .commands import PATIENCE, Home, family, gone, kill, wait_for
+from .commands import PATIENCE, Home, family, gone, kill, kill_all, wait_for
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(2400)
 
 TRIALS = 6
 GRID = [
     {"source": "real_small", "methods": ["ce"]},
     {"source": "generated", "methods": ["ce", "focal", "imp", "imp_quality", "dimp"]},
 ]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    yield
+    kill_all()
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +319,3 @@ def test_a_second_driver_of_the_same_experiment_is_refused(file: Path, tmp_path:
         assert "another run of the experiment 'small' is going on" in second.stderr
     finally:
         assert kill(first) == []
-
-
-def test_processes_are_found_by_their_family() -> None:
-    assert family(psutil.Process())[0].pid == psutil.Process().pid

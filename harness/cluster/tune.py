@@ -162,7 +162,8 @@ class Cluster:
         if int(min(fits)) < 1:
             raise UserError(
                 f"one trial needs {resources.workers} x {resources.cpus} CPUs and {resources.workers} x "
-                f"{resources.gpus} GPUs; the cluster has {self.cpus:g} CPUs and {self.gpus:g} GPUs. Lower resources in the experiment."
+                f"{resources.gpus} GPUs; the cluster has {self.cpus:g} CPUs and {self.gpus:g} GPUs. Lower resources in "
+                "the experiment."
             )
         return min(int(min(fits)), resources.concurrent or int(min(fits)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,18 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from harness import config
-from harness.config import Benchmark, PoolPart, RowSource
+from harness.config import Benchmark
 from harness.data import cache as disk
 from harness.data.cleaning import clean
+from harness.data.corruptions import corrupt, kind
 from harness.data.near_duplicates import groups, matches
 from harness.data.sources import fingerprint, package_folder, read
 from harness.data.splits import limit, partition
 from harness.data.types import IntArray, Split
 from harness.errors import UserError, unknown
+from harness.rows import CorruptedPart, PoolPart, RowSource
 
 log = logging.getLogger(__name__)
 
 Built = dict[str, tuple[Split, list[str]]]
+
+_HELD_OUT = ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -117,25 +122,36 @@ def _finished(benchmark: Benchmark, names: tuple[str, ...], cache: Path | None) 
 
 
 def _build(benchmark: Benchmark) -> Built:
-    """All splits, from their sources."""
+    """All splits, from their sources.
+
+    What is trained on must not give the evaluation away: rows that are near-duplicates of held-out rows from
+    elsewhere are left out of it. Held-out rows themselves stay as they are.
+    """
     out: Built = {}
-    for pool, source in benchmark.pools.items():
-        parts = {
-            name: part.rows
-            for name, part in benchmark.splits.items()
-            if isinstance(part, PoolPart) and part.pool == pool
-        }
-        rows, notes = _read_clean(source, pool, benchmark)
-        divided = partition(rows, parts, _groups(rows, benchmark), benchmark.labels, benchmark.name)
+    for name, entry in benchmark.splits.items():
+        if isinstance(entry, RowSource):
+            out[name] = _read_clean(entry, name, benchmark)
+    parts: dict[str, dict[str, int | None]] = {}
+    for name, entry in benchmark.splits.items():
+        if isinstance(entry, PoolPart):
+            parts.setdefault(entry.pool, {})[name] = entry.rows
+    # pools that hold rows out come first: the others are compared with what they gave
+    holding = [pool for pool in parts if any(name in parts[pool] for name in _HELD_OUT)]
+    for pool in (*holding, *(pool for pool in parts if pool not in holding)):
+        rows, notes = _without_matches(*_read_clean(benchmark.pools[pool], pool, benchmark), out, benchmark)
+        divided = partition(rows, parts[pool], _groups(rows, benchmark), benchmark.labels, benchmark.name)
         unused = len(rows) - sum(map(len, divided.values()))
         notes.append(f"{pool}: {unused} of {len(rows)} rows are in no split")
         out |= {name: (split, notes) for name, split in divided.items()}
     for name, entry in benchmark.splits.items():
-        if isinstance(entry, RowSource):
-            out[name] = _read_clean(entry, name, benchmark)
-    # rows written elsewhere must not give the evaluation away; real rows of official splits stay as they are
-    if "generated" in out and isinstance(benchmark.splits["generated"], RowSource) and benchmark.near_duplicate:
-        out["generated"] = _without_matches(out, benchmark.near_duplicate)
+        late = isinstance(entry, RowSource) or (isinstance(entry, PoolPart) and len(holding) > 1)
+        if late and name not in _HELD_OUT:
+            out[name] = _without_matches(*out[name], out, benchmark)
+    for name, entry in benchmark.splits.items():
+        if isinstance(entry, CorruptedPart):
+            spoiled = corrupt(out[entry.of][0], entry, benchmark.labels, name)
+            tally = Counter(map(kind, spoiled.ids))
+            out[name] = spoiled, [f"{name}: {', '.join(f'{count} {what}' for what, count in sorted(tally.items()))}"]
     _check_ids(benchmark, out)
     for note in dict.fromkeys(note for _, notes in out.values() for note in notes):
         log.info("%s: %s", benchmark.name, note)
@@ -158,7 +174,7 @@ def _read_clean(source: RowSource, name: str, benchmark: Benchmark) -> tuple[Spl
     return rows, notes
 
 
-def _joined(split: Split) -> tuple[str, ...]:
+def joined(split: Split) -> tuple[str, ...]:
     """One text a row: a pair counts as its two texts in one."""
     return tuple(map(" ".join, zip(split.texts, split.pairs, strict=True))) if split.pairs else split.texts
 
@@ -166,15 +182,18 @@ def _joined(split: Split) -> tuple[str, ...]:
 def _groups(rows: Split, benchmark: Benchmark) -> IntArray:
     if benchmark.near_duplicate is None:
         return np.arange(len(rows), dtype=np.int64)
-    return groups(_joined(rows), benchmark.near_duplicate)
+    return groups(joined(rows), benchmark.near_duplicate)
 
 
-def _without_matches(built: Built, threshold: float) -> tuple[Split, list[str]]:
-    generated, notes = built["generated"]
-    held_out = [text for name in ("validation", "test") for text in _joined(built[name][0])]
-    leaks = matches(_joined(generated), held_out, threshold)
-    note = f"generated: {int(leaks.sum())} near-duplicates of validation or test rows left out"
-    return generated.take(np.flatnonzero(~leaks)), [*notes, note]
+def _without_matches(rows: Split, notes: list[str], built: Built, benchmark: Benchmark) -> tuple[Split, list[str]]:
+    held_out = [text for name in _HELD_OUT if name in built for text in joined(built[name][0])]
+    if benchmark.near_duplicate is None or not held_out:
+        return rows, notes
+    leaks = matches(joined(rows), held_out, benchmark.near_duplicate)
+    if leaks.all():
+        raise UserError(f"{rows.name}: every row is a near-duplicate of a validation or test row; none is left.")
+    note = f"{rows.name}: {int(leaks.sum())} near-duplicates of validation or test rows left out"
+    return rows.take(np.flatnonzero(~leaks)), [*notes, note]
 
 
 def _check_ids(benchmark: Benchmark, built: Built) -> None:

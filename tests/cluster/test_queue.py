@@ -18,7 +18,7 @@ def job(method: str, seed: int = 0, quality: Job | None = None, diversity: Job |
     trial = Trial(
         task=Task(name="toy", labels=("a", "b"), digests={}), source="generated", method=MethodChoice(name=method),
         seed=seed, fraction=None, encoder="e", encoder_identity="e", training=Training(), threads=1, workers=1,
-        device="cpu", quality=quality.trial.id if quality else None, diversity=diversity.trial.id if diversity else None,
+        device="cpu", quality=quality and quality.trial.id, diversity=diversity and diversity.trial.id,
     )  # fmt: skip
     return Job(trial=trial, label=method)
 
