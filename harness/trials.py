@@ -187,7 +187,7 @@ def _check_source(task: Task, source: str) -> None:
 
 
 def _ordered(jobs: dict[str, Job]) -> list[Job]:
-    """Seed after seed, so that a run stopped early has whole rows; within one, checkers first, the most awaited first."""
+    """Seed after seed, so that a run stopped early has whole seeds; in each, checkers first, the most awaited first."""
     waiting = dict.fromkeys(jobs, 0)
     for job in jobs.values():
         for checker in job.trial.checkers:

@@ -40,8 +40,8 @@ class Phases:
 def release_memory() -> None:
     """Frees what earlier trials of this process left behind.
 
-    Every trial of a reused process runs in a thread of its own, and glibc keeps what a thread has freed for that thread:
-    without this a process grows by a model's size every few trials.
+    Every trial of a reused process runs in a thread of its own, and glibc keeps what a thread has freed for that
+    thread: without this a process grows by a model's size every few trials.
     """
     gc.collect()
     with suppress(OSError, AttributeError):  # glibc only
