@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,9 +115,20 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still there after a while (there should be none)."""
+    """Those that are still there after a while (there should be none).
+
+    Ray's two agents end by themselves once they find their raylet gone, but only after they have started, which on a
+    busy machine takes minutes: they are ended here and do not count.
+    """
     _, alive = psutil.wait_procs(processes, timeout=60)
-    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    left = []
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            if "Agent" in process.name() or "agent" in " ".join(process.cmdline()):
+                process.kill()
+            elif process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+    return left
 
 
 def kill(process: psutil.Popen) -> list[psutil.Process]:

@@ -120,7 +120,7 @@ def test_a_plan_shows_rows_checkers_and_an_estimate(
 
 def test_list_methods(invoke: Callable[..., str]) -> None:
     text = invoke("list", "methods")
-    for word in ("ce", "focal", "imp", "dimp", "gamma=", "quality, diversity"):
+    for word in ("ce", "focal", "imp", "dimp", "gamma=", "diversity, quality"):
         assert word in text
 
 

@@ -303,7 +303,7 @@ def test_a_killed_trial_is_started_again_by_the_driver(
     left = family(driver)
     assert driver.wait(PATIENCE) == 0, home.log.read_text()
     assert gone(left) == []
-    assert "the process died; starting it again" in home.log.read_text()
+    assert "its process died; starting it again" in home.log.read_text()
     assert "KILLED" in home.statuses()
     assert home.finished() == dict.fromkeys(undisturbed[0].finished(), 1)
     assert home.table() == undisturbed[0].table()
