@@ -95,7 +95,7 @@ def _execute(plan: Plan, places: Places, address: str | None, command: str, cons
             recorder.failed(job, "the trial ended without a word; see the log of Ray")
         status = "FAILED" if recorder.errors else "FINISHED"
     except BaseException:
-        recorder.abandon("interrupted: the run was stopped")
+        ledger.abandon("interrupted: the run was stopped")
         raise
     finally:
         console.end()
@@ -162,12 +162,6 @@ class Recorder:
         if run := self._runs.pop(job.trial.id, None):
             self.ledger.interrupt(run, "the trial's process died and was started again")
         self.console.died(job)
-
-    def abandon(self, why: str) -> None:
-        """Marks what still runs as interrupted."""
-        for run in self._runs.values():
-            self.ledger.interrupt(run, why)
-        self._runs.clear()
 
 
 def result_frames(job: Job, result: core.Result, splits: Mapping[str, Split]) -> dict[str, pd.DataFrame]:

@@ -127,8 +127,7 @@ class Ledger:
         if runs:
             self._parent = runs[0]
             self._client.update_run(runs[0].info.run_id, status="RUNNING")
-            for run in self._search(f"tags.`{KIND}` = 'trial' and attributes.status = 'RUNNING'", [id_]):
-                self._end(run.info.run_id, "KILLED", "interrupted: the driver ended before the trial did")
+            self.abandon("interrupted: the driver ended before the trial did")
         else:
             own = {KIND: "experiment", EXPERIMENT: experiment}
             self._parent = self._client.create_run(id_, tags=own, run_name=experiment)
@@ -182,6 +181,16 @@ class Ledger:
     def interrupt(self, run: str, why: str) -> None:
         """Marks a trial as interrupted."""
         self._end(run, "KILLED", why)
+
+    def abandon(self, why: str) -> None:
+        """Marks every trial of the experiment that still runs as interrupted.
+
+        Asks the ledger, not the caller: an interrupt may have come between a run's creation and its being known.
+        """
+        assert self._parent is not None, "open() comes first"
+        condition = f"tags.`{KIND}` = 'trial' and attributes.status = 'RUNNING'"
+        for run in self._search(condition, [self._parent.info.experiment_id]):
+            self._end(run.info.run_id, "KILLED", why)
 
     def close(self, status: str, metrics: Mapping[str, float]) -> None:
         """Ends the parent run."""

@@ -120,13 +120,18 @@ def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
     Ray's two agents end by themselves once they find their raylet gone, but only after they have started, which on a
     busy machine takes minutes: they are ended here and do not count.
     """
-    _, alive = psutil.wait_procs(processes, timeout=60)
+    counted = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if "agent" in f"{process.name()} {' '.join(process.cmdline())}".lower():
+                process.kill()
+            else:
+                counted.append(process)
+    _, alive = psutil.wait_procs(counted, timeout=60)
     left = []
     for process in alive:
         with suppress(psutil.NoSuchProcess):
-            if "Agent" in process.name() or "agent" in " ".join(process.cmdline()):
-                process.kill()
-            elif process.status() != psutil.STATUS_ZOMBIE:
+            if process.status() != psutil.STATUS_ZOMBIE:
                 left.append(process)
     return left
 

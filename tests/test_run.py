@@ -260,7 +260,6 @@ def all_finished(home: Home) -> bool:
     return len(home.finished()) == TRIALS
 
 
-@pytest.mark.slow  # seven runs of Ray, one after the other
 def test_the_driver_killed_at_five_moments_loses_nothing_and_repeats_nothing(
     file: Path, undisturbed: tuple[Home, str], tmp_path: Path
 ) -> None:

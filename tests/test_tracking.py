@@ -158,6 +158,15 @@ def test_opening_marks_what_a_dead_driver_left_running(ledger: Ledger, uri: str,
     assert [run.info.status for run in parents] == ["RUNNING"], "the parent is opened again, not made again"
 
 
+def test_abandoning_marks_what_runs_even_if_its_creator_was_interrupted(ledger: Ledger) -> None:
+    ledger.begin(job(0))  # nobody kept its run id
+    finish(ledger, ledger.begin(job(1)))
+    ledger.abandon("stopped")
+    entries = ledger.trials()
+    assert (entries[job(0).trial.id].status, entries[job(0).trial.id].error) == ("KILLED", "stopped")
+    assert entries[job(1).trial.id].status == "FINISHED"
+
+
 def test_opening_leaves_the_trials_of_other_experiments_alone(ledger: Ledger, uri: str, tmp_path: Path) -> None:
     ledger.begin(job())
     Ledger(uri, tmp_path / "home").open("others", {}, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.data.types import Split
 
@@ -26,6 +27,11 @@ class BagOfWords:
 
         found = self._model.predict(self._features(rows))
         return float(accuracy_score(rows.labels, found)), float(f1_score(rows.labels, found, average="macro"))
+
+    def log_probabilities(self, rows: Split) -> npt.NDArray[np.float64]:
+        """log p(y|x) of the classes that it was fitted on, in their order [rows, classes]."""
+        found: npt.NDArray[np.float64] = self._model.predict_log_proba(self._features(rows))
+        return found
 
     def _features(self, rows: Split) -> Any:
         from scipy import sparse

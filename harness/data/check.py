@@ -11,6 +11,7 @@ import numpy as np
 from harness.config import Benchmark
 from harness.data.bag_of_words import BagOfWords
 from harness.data.benchmarks import joined, load
+from harness.data.distributions import Distance, distance
 from harness.data.near_duplicates import groups, matches
 from harness.data.splits import limit
 from harness.data.text_statistics import (
@@ -33,6 +34,8 @@ THRESHOLDS = (0.8, 0.5, 0.3)
 SAMPLE = 500
 #: at most so many rows of a split (stratified) train or test a bag-of-words classifier
 CLASSIFIED = 5000
+#: parts in which the generated rows are predicted, each by a classifier trained on the others
+FOLDS = 5
 _TRAINED = ("real_small", "generated", "real_large")
 
 
@@ -100,7 +103,11 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Check:
-    """All figures of a benchmark; ``sample`` is the number of rows behind distinct-n and self-BLEU."""
+    """All figures of a benchmark.
+
+    ``sample`` is the number of rows behind distinct-n and self-BLEU; ``distance`` is None without generated rows, or
+    where a class is missing from the rows that would train a checker.
+    """
 
     benchmark: str
     labels: tuple[str, ...]
@@ -108,6 +115,7 @@ class Check:
     splits: tuple[SplitFigures, ...]
     overlaps: tuple[Overlap, ...]
     transfers: tuple[Transfer, ...]
+    distance: Distance | None
 
     def as_json(self) -> dict[str, Any]:
         """Everything in JSON's types."""
@@ -131,7 +139,7 @@ def check(benchmark: Benchmark, cache: Path | None = None) -> Check:
     figures = tuple(_figures(split, tokens[name], benchmark.labels, sample) for name, split in splits.items())
     real = [name for name in splits if name != "generated"]
     overlaps = tuple(_overlap(splits, tokens, name) for name in real) if "generated" in splits else ()
-    return Check(benchmark.name, benchmark.labels, sample, figures, overlaps, _transfers(splits))
+    return Check(benchmark.name, benchmark.labels, sample, figures, overlaps, _transfers(splits), _distance(splits))
 
 
 def _figures(split: Split, tokens: list[Words], labels: tuple[str, ...], sample: int) -> SplitFigures:
@@ -178,3 +186,23 @@ def _transfers(splits: dict[str, Split]) -> tuple[Transfer, ...]:
         model = BagOfWords(rows[trained])
         out += [Transfer(trained, tested, *model.evaluate(rows[tested])) for tested in rows if tested != trained]
     return tuple(out)
+
+
+def _distance(splits: dict[str, Split]) -> Distance | None:
+    """Distribution measures with bag-of-words classifiers as checkers, none of which has seen the rows it judges."""
+    from sklearn.model_selection import StratifiedKFold
+
+    if "generated" not in splits:
+        return None
+    real, generated, test = splits["real_small"], splits["generated"], splits["test"]
+    classes = np.unique(test.labels)
+    enough = np.array_equal(np.unique(real.labels), classes) and np.array_equal(np.unique(generated.labels), classes)
+    if not enough or np.bincount(generated.labels).min() < FOLDS:
+        return None
+    quality, diversity = BagOfWords(real), BagOfWords(generated)
+    unseen = np.zeros((len(generated), len(classes)))
+    parts = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(generated.labels, generated.labels)
+    for trained, held in parts:
+        unseen[held] = BagOfWords(generated.take(trained)).log_probabilities(generated.take(held))
+    judged = (quality.log_probabilities(test), diversity.log_probabilities(test))
+    return distance(*judged, quality.log_probabilities(generated), unseen)

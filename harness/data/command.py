@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def check_data(
 
 def tables(found: Check) -> list[RenderableType]:
     """The figures as rich tables; those without rows are left out."""
-    every = (_sizes(found), _variety(found), _overlaps(found), _transfers(found))
+    every = (_sizes(found), _variety(found), _overlaps(found), _transfers(found), _distance(found))
     return [table for table in every if table.row_count]
 
 
@@ -76,6 +77,14 @@ def _transfers(found: Check) -> Table:
     table = Table("trained on", "tested on", "accuracy", "macro F1", title="A bag-of-words classifier")
     for row in found.transfers:
         table.add_row(row.trained, row.tested, f"{row.accuracy:.3f}", f"{row.f1:.3f}")
+    return table
+
+
+def _distance(found: Check) -> Table:
+    title = "Label distributions in nats, P real, Q generated (bag-of-words checkers, rows they have not seen)"
+    table = Table("H(Y|X) of P", "H(Y|X) of Q", "KL(P‖Q)", "KL(Q‖P)", title=title)
+    if found.distance is not None:
+        table.add_row(*(f"{value:.3f}" for value in asdict(found.distance).values()))
     return table
 
 

@@ -140,7 +140,7 @@ def cost(results: Results) -> Table:
         rows.append(row)
     columns = [f"{name.replace('_', ' ')} s" for name in names]
     columns += ["stand-alone s", "stand-alone × CE", "marginal s", "marginal × CE", "rows/s", *memory.values()]
-    return table("Cost", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), _cost_note(trials))
+    return table("Cost", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), _cost_note(results))
 
 
 def weights(results: Results) -> Table:
@@ -234,7 +234,8 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _cost_note(trials: pd.DataFrame) -> str:
+def _cost_note(results: Results) -> str:
+    trials, driver = results.trials, results.meta.get("driver_peak_memory_mb")
     devices = finished(trials)[["device", "threads"]].drop_duplicates().itertuples(index=False)
     where = "; ".join(f"{device}, {threads:.0f} thread{'s' * (threads != 1)}" for device, threads in devices)
     asked = runtime.accounts(trials).reindex(trials.loc[trials["requested"].astype(bool), "trial"].unique())
@@ -246,4 +247,5 @@ def _cost_note(trials: pd.DataFrame) -> str:
         "Neither charges evaluation or device warm-up. Trials that shared a device slowed one another down. "
         f"All finished trials together: {text.duration(runtime.total_seconds(trials))} of trial time; charged to the "
         f"requested trials: {text.duration(shared)} marginal, {text.duration(alone)} stand-alone."
+        + (f" Peak memory of the driver: {text.number(driver, 0)} MB." if driver else "")
     )

@@ -78,10 +78,34 @@ def test_check_of_any_benchmark(tmp_path, pairs):
     assert json.loads(json.dumps(found.as_json()))["splits"][0]["near"]["0.8"] == 0
 
 
+def test_the_distance_grows_when_generated_labels_mean_something_else(tmp_path):
+    benchmark = tiny(tmp_path)
+    same = check(benchmark).distance
+    path = tmp_path / "generated.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"label": 1 - row["label"]}) + "\n" for row in rows))
+    turned = check(benchmark).distance
+    assert same.kl_real_generated == pytest.approx(0.0, abs=0.05)
+    assert same.kl_generated_real == pytest.approx(0.0, abs=0.05)
+    assert turned.kl_real_generated > 1
+    assert turned.kl_generated_real > 1
+    assert turned.entropy_real == same.entropy_real
+
+
+def test_without_a_class_there_is_no_distance(tmp_path):
+    benchmark = tiny(tmp_path)
+    path = tmp_path / "generated.jsonl"
+    path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if '"label": 1' in line))
+    found = check(benchmark)
+    assert found.distance is None
+    assert "Label distributions" not in {str(table.title) for table in tables(found)}
+
+
 def test_tables(tmp_path):
     out = Console(width=150, file=io.StringIO())
     for table in tables(check(tiny(tmp_path))):
         out.print(table)
     text = out.file.getvalue()
-    for part in ("tiny: sizes", "no: 50%, 5.0", "distinct-n and self-BLEU on 24 rows", "A bag-of-words classifier"):
+    for part in ("tiny: sizes", "no: 50%, 5.0", "distinct-n and self-BLEU on 24 rows", "A bag-of-words classifier",
+                 "KL(P‖Q)"):  # fmt: skip
         assert part in text
