@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.methods import methods
 from harness.store import Store
 from harness.training import trial as core
-from harness.trials import Job, MethodInfo, Task
+from harness.trials import Job, MethodInfo, Task, Wording
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,12 @@ def make(experiment: Experiment, cache: Path | None) -> Plan:
         specs[spec.name] = spec
         splits[spec.name] = benchmarks.load(spec, sorted(wanted & set(spec.splits)), cache)
     tasks = {
-        name: Task(name=name, labels=specs[name].labels, digests={s: rows.digest for s, rows in found.items()})
+        name: Task(
+            name=name,
+            labels=specs[name].labels,
+            digests={s: rows.digest for s, rows in found.items()},
+            wording=Wording(description=specs[name].description, text=specs[name].text, label=specs[name].label),
+        )
         for name, found in splits.items()
     }
     return Plan(experiment, specs, splits, trials.expand(experiment, tasks, identity, resolve))
@@ -76,11 +81,11 @@ def resolve(choice: MethodChoice) -> MethodInfo:
         UserError: an unknown method or setting.
     """
     kind = methods.get(choice.name)
-    settings = parse(kind.settings_type(), choice.settings, f"method {choice.name}")
+    settings = kind.resolve(parse(kind.settings_type(), choice.settings, f"method {choice.name}"))
     full = settings.model_dump(mode="json")
-    defaults = kind.settings_type()().model_dump(mode="json")
+    defaults = kind.settings_type().model_construct().model_dump(mode="json", warnings=False)
     resolved = MethodChoice(name=choice.name, settings=full)
-    return MethodInfo(choice=resolved, needs=kind.needs, label=trials.label(resolved, defaults))
+    return MethodInfo(choice=resolved, needs=kind.needs, label=trials.label(resolved, defaults), trains=kind.trains)
 
 
 def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:
@@ -98,6 +103,8 @@ def work(plan: Plan) -> Callable[[Job], float]:
 
     def rows(job: Job) -> float:
         trial, splits = job.trial, plan.splits[job.trial.task.name]
+        if not methods.get(trial.method.name).trains:
+            return float(len(splits["test"]))
         source = len(core.training_rows(trial, trial.source, splits))
         training = trial.training
         trained = training.steps * min(training.batch_size, source) if training.steps else training.epochs * source

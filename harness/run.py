@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from harness import __version__
+from harness.checkers import scores as checker_scores
 from harness.cluster import tune
 from harness.data.types import Split
 from harness.errors import UserError
@@ -29,6 +30,8 @@ from harness.training import trial as core
 from harness.training.phases import own_peak_memory_mb
 from harness.trials import Job, describe
 
+#: what stands for a prediction where a language model's answer named no label
+NO_PREDICTION = "(none)"
 VERSIONS = ("ray", "torch", "transformers", "datasets", "mlflow", "pandas", "numpy", "scikit-learn")
 
 
@@ -143,7 +146,8 @@ class Recorder:
         if result is None:
             return self.failed(job, f"the result is not in the store {self.store.root}: do the workers see it?")
         if run := self._runs.pop(job.trial.id, None):
-            frames = result_frames(job, result, self.plan.splits[job.trial.task.name])
+            splits = self.plan.splits[job.trial.task.name]
+            frames = result_frames(job, result, splits) | score_frames(job, splits, self.store)
             self.ledger.finish(run, result.runtime, result.environment, result.history, frames)
         self.done += 1
         self.ended.add(job.trial.id)
@@ -173,19 +177,34 @@ def result_frames(job: Job, result: core.Result, splits: Mapping[str, Split]) ->
     for epoch in sorted({best, len(result.history)}):
         log_probabilities = result.arrays["test"][epoch - 1]
         columns = {f"p_{name}": np.exp(log_probabilities[:, k]) for k, name in enumerate(trial.task.labels)}
-        predicted = labels[log_probabilities.argmax(axis=1)]
+        known = ~np.isnan(log_probabilities).any(axis=1)
+        predicted = np.where(known, labels[log_probabilities.argmax(axis=1)], NO_PREDICTION)
         frame = {"id": test.ids, "epoch": epoch, "label": labels[test.labels], "prediction": predicted}
         parts.append(pd.DataFrame(frame | columns))
+    predictions = {"predictions": pd.concat(parts, ignore_index=True)}
+    if "weights" not in result.arrays:
+        return predictions
     rows = core.training_rows(trial, trial.source, dict(splits))
     weights = {f"weight_{k + 1}": result.arrays["weights"][k] for k in range(len(result.history))}
     texts = {"text": rows.texts} | ({} if rows.pairs is None else {"pair": rows.pairs})
     told = pd.DataFrame({"id": rows.ids, "label": labels[rows.labels]} | texts | weights)
-    return {"predictions": pd.concat(parts, ignore_index=True), "weights": told}
+    return predictions | {"weights": told}
+
+
+def score_frames(job: Job, splits: Mapping[str, Split], store: Store) -> dict[str, pd.DataFrame]:
+    """What a checker says of the rows that it scored (log-probabilities), for the ledger."""
+    frames = {}
+    for source in job.scores:
+        rows = core.training_rows(job.trial, source, dict(splits))
+        said = checker_scores.load(job.trial.id, rows, store).log_probabilities
+        columns = {f"log_p_{name}": said[:, k] for k, name in enumerate(job.trial.task.labels)}
+        frames[f"scores_{source}"] = pd.DataFrame({"id": rows.ids} | columns)
+    return frames
 
 
 def best_epoch(history: list[dict[str, float]]) -> int:
     """The evaluation with the best validation accuracy, the first of equals; from 1."""
-    return int(np.argmax([entry["validation_accuracy"] for entry in history])) + 1
+    return int(np.argmax([entry.get("validation_accuracy", 0.0) for entry in history])) + 1
 
 
 def provenance(plan: Plan, command: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from harness.plan import Plan, missing, work
 from harness.progress import duration
 from harness.reports import page
 from harness.reports.load import load
+from harness.rows import Strict
 from harness.store import Store
 from harness.tracking import Entry, Ledger
 from harness.training.speed import rows_per_second
@@ -129,9 +130,11 @@ def trial(prefix: str, places: Places, out: Console) -> None:
         table = Table("epoch", "train loss", "validation accuracy", "test accuracy", "test F1", "mean weight", "ESS")
         for point in history:
             keys = ("train_loss", "validation_accuracy", "test_accuracy", "test_f1", "weight_mean", "weight_ess")
-            table.add_row(str(int(point["epoch"])), *(f"{point[key]:.4f}" for key in keys))
+            table.add_row(str(int(point["epoch"])), *(f"{point[key]:.4f}" if key in point else "–" for key in keys))
         out.print(table)
-    runtime = {k: v for k, v in sorted(entry.metrics.items()) if k.startswith("seconds_") or k.endswith("_mb")}
+    runtime = {
+        k: v for k, v in sorted(entry.metrics.items()) if k.startswith(("seconds_", "llm_")) or k.endswith("_mb")
+    }
     for key, value in runtime.items():
         out.print(f"  {key.replace('_', ' ')}: {value:.2f}")
     settings = ledger.artefact(entry.run, "trial.json")
@@ -144,7 +147,11 @@ def methods(out: Console) -> None:
     table = Table("method", "weight", "needs", "settings", title="Methods")
     for name, kind in registry.entries.items():
         fields = kind.settings_type().model_fields
-        settings = ", ".join(f"{field}={info.default}" for field, info in fields.items())
+        settings = ", ".join(
+            f"{field} (must be given)" if info.is_required() else f"{field}={info.default}"
+            for field, info in fields.items()
+            if not isinstance(info.default, dict | Strict)
+        )
         first = (kind.__doc__ or "").strip().splitlines()[0]
         table.add_row(name, escape(first), ", ".join(sorted(kind.needs)) or "nothing", escape(settings))
     out.print(table)

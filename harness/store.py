@@ -69,6 +69,12 @@ class Store:
         finally:
             partial.unlink(missing_ok=True)
 
+    def folder(self, kind: str) -> Path:
+        """A local folder for files that only grow: in the store if it is local, else in the user's cache."""
+        if self.local:
+            return Path(self._path) / kind
+        return Path.home() / ".cache" / "harness" / digest(self.root)[:16] / kind
+
     def put_split(self, split: Split) -> None:
         """Writes a split under its own digest, for workers that cannot see where its rows come from."""
         if not self.has("splits", split.digest):

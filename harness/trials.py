@@ -6,11 +6,22 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from harness.config import SOURCES, Experiment, MethodChoice, Strict, Training
 from harness.errors import UserError
+from harness.rows import Columns
 
 #: Raised whenever the same settings would give other numbers than before.
 RECIPE = 1
+
+
+class Wording(Strict):
+    """What a prompt says of a task."""
+
+    description: str
+    text: Columns
+    label: str
 
 
 class Task(Strict):
@@ -20,6 +31,13 @@ class Task(Strict):
     labels: tuple[str, ...]
     digests: dict[str, str]
     """split -> digest of its rows, for the splits that the trial uses."""
+    wording: Wording | None = None
+    """Only where a language model reads it: elsewhere another description is not another trial."""
+
+    @model_serializer(mode="wrap")
+    def _unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "wording" or value is not None}
 
 
 class Trial(Strict):
@@ -76,6 +94,7 @@ class MethodInfo(Strict):
     choice: MethodChoice
     needs: frozenset[str]
     label: str
+    trains: bool = True
 
 
 #: Resolves the settings of a method and says what it needs; raises ``UserError``.
@@ -149,12 +168,19 @@ class _Planner:
         uses_real = bool({"quality", "real"} & info.needs) or "real_small" in SOURCES[source]
         splits = {*SOURCES[source], "validation", "test"} | ({"real_small"} if uses_real else set())
         digests = {name: task.digests[name] for name in sorted(splits)}
+        fraction_used = fraction if uses_real else None
+        if not info.trains:  # neither the encoder nor how it is trained matters
+            return Trial(
+                task=Task(name=task.name, labels=task.labels, digests=digests, wording=task.wording), source=source,
+                method=info.choice, seed=seed, fraction=fraction_used, encoder="", encoder_identity="",
+                training=Training(), threads=1, workers=1, device="cpu",
+            )  # fmt: skip
         training = experiment.training
         if source == "real_small":
             training = training.model_copy(update={"steps": experiment.checkers.quality_steps})
         return Trial(
             task=Task(name=task.name, labels=task.labels, digests=digests), source=source, method=info.choice,
-            seed=seed, fraction=fraction if uses_real else None, encoder=experiment.encoder,
+            seed=seed, fraction=fraction_used, encoder=experiment.encoder,
             encoder_identity=self.encoder_identity, training=training, threads=experiment.resources.cpus,
             workers=experiment.resources.workers, device="cuda" if experiment.resources.gpus > 0 else "cpu",
         )  # fmt: skip
@@ -172,7 +198,11 @@ def describe(job: Job) -> str:
 
 def label(choice: MethodChoice, defaults: Mapping[str, Any]) -> str:
     """A method's display name: its name and the settings that differ from the defaults."""
-    changed = {key: value for key, value in choice.settings.items() if defaults.get(key) != value}
+    changed = {
+        key: value
+        for key, value in choice.settings.items()
+        if defaults.get(key) != value and not isinstance(value, dict)  # groups are details: servers, prices
+    }
     inner = ", ".join(f"{key}={value}" for key, value in sorted(changed.items()))
     return f"{choice.name}({inner})" if inner else choice.name
 

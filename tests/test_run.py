@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -119,6 +120,26 @@ def test_a_child_holds_all_that_belongs_to_its_trial(undisturbed: tuple[Home, st
     weights = pd.read_parquet(folder / "weights.parquet")
     assert len(weights) == 48
     assert weights["weight_25"].mean() == pytest.approx(history[-1]["weight_mean"], rel=1e-5)
+
+
+def test_the_report_says_how_far_the_labels_of_real_and_generated_rows_are_apart(
+    undisturbed: tuple[Home, str], tmp_path: Path
+) -> None:
+    home, _ = undisturbed
+    found = {}
+    for run in home.runs("trial"):
+        if run.data.tags["method"] == "ce":
+            folder = Path(home.client.download_artifacts(run.info.run_id, "", str(tmp_path)))
+            last = pd.read_parquet(folder / "predictions.parquet").query("epoch == epoch.max()")
+            scores = pd.read_parquet(folder / "scores_generated.parquet")
+            assert len(scores) == 48
+            found[run.data.tags["source"]] = last.filter(like="p_").to_numpy(), np.exp(scores.filter(like="log_p_"))
+    p, q = found["real_small"], found["generated"]
+    kl = (p[0] * np.log(p[0] / q[0])).sum(axis=1).mean(), (q[1] * np.log(q[1] / p[1])).sum(axis=1).mean()
+    text = (home.results / "small" / "report.md").read_text()
+    _, _, table = text.partition("### Distance of real and generated labels")
+    row = next(line for line in table.splitlines() if line.startswith("| tiny"))
+    assert [cell.split(" ±")[0].strip() for cell in row.split("|")[-3:-1]] == [f"{value:.3f}" for value in kl]
 
 
 def test_running_again_runs_nothing_and_writes_the_same_table(undisturbed: tuple[Home, str], file: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config import Benchmark
 from harness.data.types import IntArray, Split
 from harness.errors import UserError
 from harness.generation import tasks
@@ -24,9 +23,9 @@ from harness.generation.limits import cost
 from harness.generation.prompts import Prompts
 from harness.generation.rows import json_in
 from harness.generation.settings import Classification
+from harness.generation.tasks import Worded
 from harness.seeds import generator
 
-METHOD = "llm_few_shot"
 UNPARSABLE = -1
 
 
@@ -54,8 +53,8 @@ class Predictions:
 
 
 def classify(
-    settings: Classification, benchmark: Benchmark, split: Split, examples: Split, journal: Path, *,
-    environ: Mapping[str, str] = os.environ, observer: Observer | None = None,
+    settings: Classification, benchmark: Worded, split: Split, examples: Split, journal: Path, *,
+    environ: Mapping[str, str] = os.environ, observer: Observer | None = None, patience: float = 0.0,
 ) -> Predictions:  # fmt: skip
     """Classifies every row of ``split``. Answers are kept in ``journal`` by content: equal texts are asked once.
 
@@ -67,6 +66,7 @@ def classify(
         journal: a file for the answers; several models, splits and seeds may share it.
         environ: where the API key is read.
         observer: hears how it goes.
+        patience: seconds to wait while another run writes to the journal; negative for ever.
 
     Raises:
         UserError: a mistake in settings or prompts, a missing key, a request that failed for good, or a limit that
@@ -84,7 +84,7 @@ def classify(
         async with client:
             return await client.ask(asked), client.meter.reached
 
-    with Journal(journal) as book:
+    with Journal(journal, patience) as book:
         before = set(book.answers)
         answers, reached = asyncio.run(work(book))
     if reached is not None:
@@ -100,13 +100,13 @@ def classify(
     )  # fmt: skip
 
 
-def requests(settings: Classification, benchmark: Benchmark, split: Split, examples: Split) -> list[Request]:
+def requests(settings: Classification, benchmark: Worded, split: Split, examples: Split) -> list[Request]:
     """One request for each row; the examples are the same in all.
 
     Raises:
         UserError: a prompt or description is faulty.
     """
-    prompts = Prompts(Path(settings.prompts) if settings.prompts else None)
+    prompts = Prompts(Path(settings.prompts) if settings.prompts else None, settings.templates)
     context = tasks.context(benchmark, settings.descriptions)
     context["form"] = json.dumps({"label": "one of: " + ", ".join(benchmark.labels)}, ensure_ascii=False)
     chosen = tasks.draw(examples, settings.shots, generator(settings.seed, "few-shot", benchmark.name))

@@ -72,12 +72,17 @@ class Journal:
 
     An answer counts once it is on the disk (fsync). Answers that come while the disk is busy go down together.
 
+    Args:
+        path: the file.
+        patience: seconds to wait for another process that writes to it; negative for ever.
+
     Raises:
         UserError: another process writes to the file, or a line before the last is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = 0.0) -> None:
         self.path = path
+        self._patience = patience
         self.answers: dict[str, Answer] = {}
         self._waiting: list[bytes] = []
         self._turn = asyncio.Lock()
@@ -87,7 +92,7 @@ class Journal:
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=self._patience)
         except Timeout:
             raise UserError(f"{self.path}: another run is writing to this journal; wait for it, or end it.") from None
         try:

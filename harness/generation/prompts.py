@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,21 @@ class Prompts:
 
     Args:
         folder: files ``NAME.txt`` in it replace ours; None for ours.
+        texts: name -> text that replaces either.
 
     Raises:
         UserError: there is no such folder, a file in it has another name, or a template is not valid.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, texts: Mapping[str, str] | None = None) -> None:
         self.sources = {name: (FOLDER / f"{name}.txt").read_text(encoding="utf-8") for name in NAMES}
         self._origin = {name: str(FOLDER / f"{name}.txt") for name in NAMES}
         if folder is not None:
             self._replace(folder)
+        for name, text in (texts or {}).items():
+            if name not in NAMES:
+                raise unknown("prompt", name, NAMES, "templates")
+            self.sources[name], self._origin[name] = text, f"the template {name!r}"
         environment = SandboxedEnvironment(
             undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
         )

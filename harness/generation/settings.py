@@ -164,3 +164,5 @@ class Classification(Strict):
     seed: int = 0
     prompts: str | None = None
     """Folder with templates that replace ours of the same name."""
+    templates: dict[str, str] = {}
+    """Name -> text of a template that replaces ours, or the folder's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,12 +13,28 @@ from harness.config import Benchmark
 from harness.data.benchmarks import load
 from harness.data.types import IntArray, Split
 from harness.errors import UserError, unknown
-from harness.rows import PoolPart
+from harness.rows import Columns, PoolPart
+
+
+class Worded(Protocol):
+    """What prompts say of a task; a ``Benchmark`` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def text(self) -> Columns: ...
+    @property
+    def label(self) -> str: ...
+
 
 REAL = ("real_small", "real_large", "validation", "test")
 
 
-def columns(benchmark: Benchmark) -> tuple[str, ...]:
+def columns(benchmark: Worded) -> tuple[str, ...]:
     """The text column, or the two columns of a pair."""
     return (benchmark.text,) if isinstance(benchmark.text, str) else benchmark.text
 
@@ -38,7 +54,7 @@ def real_splits(benchmark: Benchmark, cache: Path | None) -> dict[str, Split]:
     return load(bare, [name for name in kept if name in REAL], cache)
 
 
-def context(benchmark: Benchmark, descriptions: Mapping[str, str]) -> dict[str, Any]:
+def context(benchmark: Worded, descriptions: Mapping[str, str]) -> dict[str, Any]:
     """What every prompt may use: ``task``, ``description``, ``labels`` (name, description), ``columns``, ``pair``.
 
     Raises:
@@ -58,7 +74,7 @@ def context(benchmark: Benchmark, descriptions: Mapping[str, str]) -> dict[str, 
     }
 
 
-def shown(benchmark: Benchmark, split: Split, row: int, labelled: bool = True) -> str:
+def shown(benchmark: Worded, split: Split, row: int, labelled: bool = True) -> str:
     """A row as one line of JSON, as a model is to write it."""
     texts = (split.texts[row],) if split.pairs is None else (split.texts[row], split.pairs[row])
     record = dict(zip(columns(benchmark), texts, strict=True))
@@ -90,14 +106,14 @@ def draw(split: Split, shots: int, random: np.random.Generator, first: int | Non
     return np.asarray(random.permutation(np.array(chosen, dtype=np.int64)))
 
 
-def rows_schema(benchmark: Benchmark, label: str) -> dict[str, Any]:
+def rows_schema(benchmark: Worded, label: str) -> dict[str, Any]:
     """JSON schema of rows with one label."""
     fields: dict[str, Any] = {name: {"type": "string"} for name in columns(benchmark)}
     fields[benchmark.label] = {"type": "string", "enum": [label]}
     return _object({"rows": {"type": "array", "items": _object(fields)}})
 
 
-def rows_form(benchmark: Benchmark, label: str) -> str:
+def rows_form(benchmark: Worded, label: str) -> str:
     """The same as an example for the prompt."""
     row = {name: "..." for name in columns(benchmark)} | {benchmark.label: label}
     return json.dumps({"rows": [row]}, ensure_ascii=False)
@@ -108,12 +124,12 @@ def values_schema() -> dict[str, Any]:
     return _object({"values": {"type": "array", "items": {"type": "string"}}})
 
 
-def label_schema(benchmark: Benchmark) -> dict[str, Any]:
+def label_schema(benchmark: Worded) -> dict[str, Any]:
     """JSON schema of one label."""
     return _object({"label": {"type": "string", "enum": list(benchmark.labels)}})
 
 
-def check_attributes(benchmark: Benchmark, attributes: tuple[str, ...]) -> None:
+def check_attributes(benchmark: Worded, attributes: tuple[str, ...]) -> None:
     """Attributes become columns of the corpus, so they must not be called like another.
 
     Raises:

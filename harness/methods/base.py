@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -18,7 +19,9 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.config import Strict
+from harness.data.types import Split
 from harness.errors import TrialError
+from harness.rows import Columns
 
 Need = Literal["quality", "diversity", "real"]
 #: Log-probabilities are clamped here, so that ratios of probabilities of 0 and 1 stay finite in float32.
@@ -98,12 +101,14 @@ class Method(ABC, Generic[Settings]):
     Class attributes:
         name: how experiments call it.
         needs: what must exist before training: "quality" and "diversity" checker scores, "real" rows.
+        trains: whether the loop fine-tunes an encoder with it; see ``Predictor`` for what does not.
 
     Its settings are the type argument of the base: ``class Focal(Method[FocalSettings])``.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    trains: ClassVar[bool] = True
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings: Settings = settings if settings is not None else self.settings_type()()
@@ -116,6 +121,11 @@ class Method(ABC, Generic[Settings]):
                 if isinstance(argument, type) and issubclass(argument, MethodSettings):
                     return argument  # type: ignore[return-value]
         return MethodSettings  # type: ignore[return-value]
+
+    @classmethod
+    def resolve(cls, settings: Settings) -> Settings:
+        """Settings that stand for themselves, with nothing left to look up; asked when an experiment is planned."""
+        return settings
 
     def prepare(self, preparation: Preparation) -> None:
         """Called once before training."""
@@ -137,8 +147,59 @@ class Method(ABC, Generic[Settings]):
         return weights if self.settings.clip is None else weights.clamp(max=self.settings.clip)
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """What a predictor is asked to do.
+
+    Attributes:
+        name: of the benchmark.
+        description: of the task, for a prompt.
+        labels: label names, in the order of the class indices.
+        text: the name of the text column, or of the two columns of a pair.
+        label: the name of the label column.
+        seed: the trial's.
+        scratch: a folder that outlives the trial, for what should not be computed or paid for twice.
+    """
+
+    name: str
+    description: str
+    labels: tuple[str, ...]
+    text: Columns
+    label: str
+    seed: int
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a predictor says.
+
+    Attributes:
+        labels: class indices, int64 [n]; -1 where it gave none, which counts as wrong.
+        costs: figures for the runtime account; names begin with ``llm_``.
+    """
+
+    labels: npt.NDArray[np.int64]
+    costs: dict[str, float]
+
+
+class Predictor(Method[Settings]):
+    """A method that classifies without training: a row of the comparison like any other."""
+
+    trains = False
+
+    def weights(self, step: Step) -> Tensor:
+        """Never asked for."""
+        raise TrialError(f"{self.name!r} predicts without training: it has no weights")
+
+    @abstractmethod
+    def predict(self, rows: Split, examples: Split, assignment: Assignment) -> Classified:
+        """The labels of ``rows``, whose own it must not look at; ``examples`` are the trial's source."""
+
+
 #: A method whatever its settings.
 AnyMethod: TypeAlias = Method[Any]
+AnyPredictor: TypeAlias = Predictor[Any]
 
 
 def ratio(log_numerator: Tensor, log_denominator: Tensor) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.config import SOURCES
+from harness.data.distributions import distance
 from harness.data.types import Split
 from harness.errors import UserError
 from harness.plan import Plan
@@ -36,6 +38,8 @@ def load(plan: Plan, ledger: Ledger) -> Results:
     trials: list[dict[str, Any]] = []
     epochs: list[dict[str, Any]] = []
     weights: list[pd.DataFrame] = []
+    distances: list[dict[str, Any]] = []
+    known: dict[tuple[str, ...], dict[str, float] | None] = {}
     for job in plan.jobs:
         entry = entries.get(job.trial.id)
         history = _history(entry, ledger)
@@ -45,10 +49,18 @@ def load(plan: Plan, ledger: Ledger) -> Results:
             epochs += [identity | {"epoch": int(point["epoch"])} | _metrics(point) for point in history]
             if job.requested and history and entry is not None and job.trial.source in SOURCES:
                 weights.append(_weights(identity, entry, len(history), ledger))
+            pair = job.trial.quality, job.trial.diversity
+            if pair[0] and pair[1]:
+                key = (pair[0], pair[1], job.trial.source)
+                if key not in known:
+                    known[key] = _distance(job, entries, ledger)
+                if found := known[key]:
+                    distances.append({k: v for k, v in identity.items() if k not in ("trial", "method")} | found)
     columns = [*IDENTITY, "id", "label", "text", "weight"]
     told = pd.concat(weights, ignore_index=True) if weights else pd.DataFrame(columns=columns)
     frame = pd.DataFrame(epochs) if epochs else pd.DataFrame(columns=[*IDENTITY, "epoch"])
-    return Results(pd.DataFrame(trials), frame, told, _meta(plan, parent))
+    apart = pd.DataFrame(distances).drop_duplicates() if distances else pd.DataFrame()
+    return Results(pd.DataFrame(trials), frame, told, _meta(plan, parent), apart)
 
 
 def _identity(job: Job, variant: str) -> dict[str, Any]:
@@ -69,9 +81,9 @@ def _row(job: Job, entry: Entry | None, history: list[dict[str, float]], rule: s
     }  # fmt: skip
     if not history or entry is None:
         return row
-    best = int(np.argmax([point["validation_accuracy"] for point in history]))
+    best = int(np.argmax([point.get("validation_accuracy", 0.0) for point in history]))
     chosen = history[-1] if rule == "last" else history[best]
-    runtime = {k: v for k, v in entry.metrics.items() if k.startswith("seconds_") or k in RUNTIME}
+    runtime = {k: v for k, v in entry.metrics.items() if k.startswith(("seconds_", "llm_")) or k in RUNTIME}
     return (
         row
         | {"epoch": int(chosen["epoch"])}
@@ -100,6 +112,27 @@ def _weights(identity: dict[str, Any], entry: Entry, evaluations: int, ledger: L
     text = frame["text"] if "pair" not in frame else frame["text"] + "  //  " + frame["pair"]
     told = pd.DataFrame({"id": frame["id"], "label": frame["label"], "text": text})
     return told.assign(weight=frame[f"weight_{evaluations}"], **identity)
+
+
+def _distance(job: Job, entries: dict[str, Entry], ledger: Ledger) -> dict[str, float] | None:
+    """How far real and generated labels are apart as the trial's two checkers see them, on test and source rows."""
+    checkers = [entries.get(id_ or "") for id_ in (job.trial.quality, job.trial.diversity)]
+    said = []
+    for entry in checkers:
+        if entry is None or entry.status != "FINISHED":
+            return None
+        predictions = ledger.artefact(entry.run, "predictions.parquet")
+        scores = ledger.artefact(entry.run, f"scores_{job.trial.source}.parquet")
+        if predictions is None or scores is None:
+            return None
+        tested = pd.read_parquet(io.BytesIO(predictions))
+        last = tested[tested["epoch"] == tested["epoch"].max()]
+        labels = job.trial.task.labels
+        with np.errstate(divide="ignore"):
+            real = np.log(last[[f"p_{label}" for label in labels]].to_numpy(np.float64))
+        said.append((real, pd.read_parquet(io.BytesIO(scores))[[f"log_p_{label}" for label in labels]].to_numpy()))
+    (quality_real, quality_generated), (diversity_real, diversity_generated) = said
+    return asdict(distance(quality_real, diversity_real, quality_generated, diversity_generated))
 
 
 def _meta(plan: Plan, parent: Entry) -> dict[str, Any]:

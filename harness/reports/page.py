@@ -18,7 +18,7 @@ from harness.reports.reading import read
 from harness.reports.runtime import PREFIX
 from harness.reports.runtime import ROLES as CHECKERS
 from harness.reports.tables import Table
-from harness.reports.types import MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
+from harness.reports.types import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
 
 IDENTITY = ["benchmark", "source", "method", "fraction", "variant", "seed", "trial", "requested", "status"]
 WHOLE = {"seed", "epoch", "threads"}
@@ -52,7 +52,8 @@ def write(results: Results, folder: Path) -> Path:
     order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
     times = [str(column) for column in order.columns if str(column).startswith(PREFIX)]
     _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / "trials.csv")
-    _write_csv(order, [*IDENTITY, *times, *MACHINE], folder / "runtime.csv")
+    asked = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
+    _write_csv(order, [*IDENTITY, *times, *MACHINE, *asked], folder / "runtime.csv")
     context = _context(results, sections)
     for name in ("report.md", "report.html"):
         page = _environment().get_template(f"{name}.j2").render(context)
@@ -74,10 +75,10 @@ def _sections(results: Results) -> list[Section]:
         ),
         Section("Training dynamics", tuple(drawn["dynamics"]), ()),
         Section("How many real rows", tuple(drawn["fractions"]), ()),
-        Section("Cost", tuple(drawn["cost"]), (tables.cost(results),)),
+        Section("Cost", tuple(drawn["cost"]), (tables.cost(results), tables.language_model(results))),
         Section("Weights", tuple(drawn["weights"]), (tables.weights(results),)),
         Section("Rows with the highest and lowest weights", (), tuple(tables.extreme_rows(results))),
-        Section("Data", (), (tables.splits(results),)),
+        Section("Data", (), (tables.splits(results), tables.distributions(results))),
         Section("Failures", (), (tables.failures(results),)),
     ]
     filled = [Section(s.title, s.drawings, tuple(t for t in s.tables if t.rows)) for s in sections]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import cast
 
 import pandas as pd
 
@@ -20,7 +22,7 @@ from harness.reports.cells import (
     in_order,
     requested,
 )
-from harness.reports.types import Results
+from harness.reports.types import LANGUAGE_MODEL, Results
 
 ROW_TEXTS = 10
 
@@ -143,6 +145,25 @@ def cost(results: Results) -> Table:
     return table("Cost", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), _cost_note(results))
 
 
+def language_model(results: Results) -> Table:
+    """What the rows cost that a language model classified."""
+    rows = []
+    for key, frame in requested(results.trials).items():
+        means = {name: by_seed(frame, name) for name in LANGUAGE_MODEL}
+        if len(means["llm_calls"]):
+            row = [key.benchmark, *_names(key), str(len(means["llm_calls"]))]
+            whole = ("llm_calls", "llm_unparsable", "llm_tokens_in", "llm_tokens_out")
+            row += [text.number(means[name].mean(), 1 if name == "llm_unparsable" else 0) for name in whole]
+            rows.append([*row, text.number(means["llm_cost"].mean(), 4), text.seconds(means["llm_seconds"].mean())])
+    columns = ["n", "calls", "unparsable", "tokens in", "tokens out", "cost", "seconds in calls"]
+    note = (
+        "Means of a trial. An answer that names no label counts as wrong. Answers are kept by content, so calls are "
+        "those behind the result, paid for once; cost is in the currency of the prices given; the seconds are those "
+        "inside the calls, added up, while many are under way at the same time."
+    )
+    return table("Language model", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+
+
 def weights(results: Results) -> Table:
     """How the weights of each method are spread at the chosen epoch."""
     rows = []
@@ -201,6 +222,28 @@ def splits(results: Results) -> Table:
         for split in parts
     ]
     return table("Splits", ["benchmark", "split", "labels", "digest", "rows"], rows, 4)
+
+
+def distributions(results: Results) -> Table:
+    """How far the labels of real and generated rows are apart, as the checkers see them."""
+    frame = results.distances
+    measures = ("entropy_real", "entropy_generated", "kl_real_generated", "kl_generated_real")
+    rows = []
+    axes = ["benchmark", "variant", "source", "fraction"]
+    for names, group in [] if frame.empty else frame.groupby(axes, dropna=False, sort=False):
+        benchmark, variant, source, fraction = cast("tuple[str, str, str, float]", names)
+        row = [benchmark, variant, source, text.fraction(None if math.isnan(fraction) else fraction)]
+        told = [f"{text.number(group[name].mean(), 3)} ± {text.number(group[name].std(), 3)}" for name in measures]
+        rows.append([*row, str(len(group)), *told])
+    columns = ["benchmark", "variant", "source", "real rows used", "n"]
+    note = (
+        "Nats, mean ± standard deviation over seeds. P: the quality checker, Q: the diversity checker; H(Y|X) of P and "
+        "KL(P‖Q) on the test rows, H(Y|X) of Q and KL(Q‖P) on the source's rows, which the diversity checker was "
+        "trained on. What the checkers get wrong is in these figures too."
+    )
+    return table(
+        "Distance of real and generated labels", [*columns, "H of P", "H of Q", "KL(P‖Q)", "KL(Q‖P)"], rows, 4, note
+    )
 
 
 def failures(results: Results) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ OUTCOMES = (
     *(f"{split}_{metric}" for split in ("validation", "test") for metric in ("accuracy", "f1", "loss")),
 )
 WEIGHT_STATISTICS = ("weight_mean", "weight_min", "weight_max", "weight_clipped", "weight_ess")
+LANGUAGE_MODEL = ("llm_calls", "llm_unparsable", "llm_tokens_in", "llm_tokens_out", "llm_cost", "llm_seconds")
 MACHINE = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second", "device", "threads")
 
 
@@ -31,11 +32,15 @@ class Results:
             macro F1), ``weight_mean``, ``weight_min``, ``weight_max``, ``weight_clipped`` (share), ``weight_ess``
             (effective sample size / n), ``seconds_*`` (one column a phase; ``seconds_score`` is the writing of scores
             as a checker), ``peak_memory_mb``, ``peak_gpu_memory_mb``, ``rows_per_second``, ``device``, ``threads``.
+            Of a language model's own row: ``llm_calls``, ``llm_unparsable``, ``llm_tokens_in``, ``llm_tokens_out``,
+            ``llm_cost`` (in the currency of its prices), ``llm_seconds`` (inside the calls, added up).
             A measured column that no trial has may be absent: it is added, empty.
         epochs: one row a trial and epoch (1, 2, ...): the identifying columns, ``train_loss``, the accuracies, F1s
             and weight statistics.
         weights: one row a trial and training row: the identifying columns, ``id``, ``label`` (name), ``text``,
             ``weight`` (of the last epoch).
+        distances: one row a pair of checkers that some trial uses: ``benchmark``, ``source``, ``seed``, ``fraction``,
+            ``variant``, and the fields of ``harness.data.distributions.Distance``. May be empty.
         meta: ``name``, ``description``, ``command``, ``commit``, ``dirty``, ``started``, ``versions``,
             ``hardware``, ``settings``, ``splits`` ({benchmark: [{split, rows, digest, counts}]}),
             ``driver_peak_memory_mb``, ``wall_seconds``, ``epoch_rule`` ("last" or "best_validation").
@@ -45,8 +50,11 @@ class Results:
     epochs: pd.DataFrame
     weights: pd.DataFrame
     meta: dict[str, Any]
+    distances: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
-        absent = [name for name in (*OUTCOMES, *WEIGHT_STATISTICS, *MACHINE) if name not in self.trials]
+        absent = [
+            name for name in (*OUTCOMES, *WEIGHT_STATISTICS, *MACHINE, *LANGUAGE_MODEL) if name not in self.trials
+        ]
         if absent:
             object.__setattr__(self, "trials", self.trials.assign(**dict.fromkeys(absent, np.nan)))

@@ -41,11 +41,15 @@ def predict(
 
 def metrics(log_probabilities: FloatArray, labels: IntArray, prefix: str) -> dict[str, float]:
     """Accuracy, macro F1 (over all C classes; a class never met or predicted counts 0) and mean cross-entropy."""
-    predicted = log_probabilities.argmax(axis=1)
-    classes = list(range(log_probabilities.shape[1]))
     loss = -log_probabilities[np.arange(len(labels)), labels].astype(np.float64).mean()
+    found = label_metrics(log_probabilities.argmax(axis=1), labels, log_probabilities.shape[1], prefix)
+    return found | {f"{prefix}_loss": float(loss)}
+
+
+def label_metrics(predicted: IntArray, labels: IntArray, classes: int, prefix: str) -> dict[str, float]:
+    """Accuracy and macro F1 of predicted class indices; an index outside the classes is wrong."""
+    known = list(range(classes))
     return {
         f"{prefix}_accuracy": float(accuracy_score(labels, predicted)),
-        f"{prefix}_f1": float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)),
-        f"{prefix}_loss": float(loss),
+        f"{prefix}_f1": float(f1_score(labels, predicted, labels=known, average="macro", zero_division=0)),
     }

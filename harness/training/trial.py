@@ -15,11 +15,12 @@ from harness.checkers import scores as checker_scores
 from harness.config import SOURCES
 from harness.data.splits import subset
 from harness.data.tokens import Tokens, tokenise
-from harness.data.types import Split, concatenate
-from harness.methods import AnyMethod, Preparation, methods
+from harness.data.types import IntArray, Split, concatenate
+from harness.errors import TrialError, UserError
+from harness.methods import AnyMethod, AnyPredictor, Assignment, Predictor, Preparation, methods
 from harness.store import Arrays, Store
 from harness.training.classifier import load_classifier, load_tokenizer
-from harness.training.evaluation import FloatArray, predict
+from harness.training.evaluation import FloatArray, label_metrics, predict
 from harness.training.loop import Inputs, Loop, Report
 from harness.training.phases import Phases, peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.workers import Workers
@@ -37,6 +38,7 @@ class Result:
         runtime: seconds by phase, peak memory in MB, rows per second of training.
         environment: device, threads, versions.
         arrays: ``test`` and ``validation`` log-probabilities [evaluations, rows, C]; ``weights`` [evaluations, n].
+            Without training ``test`` alone, NaN in the rows without a prediction.
     """
 
     history: list[dict[str, float]]
@@ -65,13 +67,48 @@ def run(job: Job, store: Store, report: Report) -> Result:
             report(entry)
         return stored
     _reset(job.trial, workers)
-    result = _train(job, store, report, workers)
+    method = make_method(job.trial)
+    if isinstance(method, Predictor):
+        result = _predict(job.trial, method, store, report, workers)
+    else:
+        result = _train(job, method, store, report, workers)
     if workers.first:
         save_result(job.trial, result, store)
     return result
 
 
-def _train(job: Job, store: Store, report: Report, workers: Workers) -> Result:
+def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, workers: Workers) -> Result:
+    """The test rows classified without training."""
+    phases = Phases(workers.device)
+    with phases.phase("load"):
+        splits = {name: store.get_split(digest) for name, digest in trial.task.digests.items()}
+        examples = training_rows(trial, trial.source, splits)
+    task, test = trial.task, splits["test"]
+    wording = task.wording
+    assert wording is not None, "planning gives the wording to every trial that does not train"
+    assignment = Assignment(
+        task.name, wording.description, task.labels, wording.text, wording.label, trial.seed, store.folder("answers")
+    )
+    with phases.phase("classify"):
+        try:
+            found = method.predict(test, examples, assignment)
+        except UserError as error:  # a missing key, a server that refuses: what to do stands in the message
+            raise TrialError(str(error)) from None
+    entry = {"epoch": 1.0, "step": 0.0} | label_metrics(found.labels, test.labels, len(task.labels), "test")
+    report(entry)
+    runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()} | found.costs
+    runtime |= peak_memory_mb(workers.device)
+    said = np.where(found.labels[:, None] < 0, np.nan, one_hot(found.labels, len(task.labels)))
+    return Result([entry], runtime, environment(workers), {"test": said.astype(np.float32)[None]})
+
+
+def one_hot(labels: IntArray, classes: int) -> FloatArray:
+    """Log-probabilities that are sure of a label: 0 for it, -inf for the others [n, classes]."""
+    out: FloatArray = np.where(labels[:, None] == np.arange(classes), np.float32(0.0), np.float32(-np.inf))
+    return out
+
+
+def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: Workers) -> Result:
     trial = job.trial
     phases = Phases(workers.device)
     with phases.phase("load"):
@@ -83,7 +120,6 @@ def _train(job: Job, store: Store, report: Report, workers: Workers) -> Result:
     with phases.phase("tokenise"):
         tokens = tokens_of(trial, source, store)
         evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
-    method = make_method(trial)
     real = training_rows(trial, "real_small", splits).labels if "real" in method.needs else None
     method.prepare(Preparation(source.labels, len(trial.task.labels), real))
     inputs = Inputs(source, tokens, quality, diversity, evaluation)
