@@ -29,6 +29,14 @@ from harness.trials import Job, describe
 KIND, TRIAL, EXPERIMENT = "harness.kind", "harness.trial", "harness.experiment"
 PARENT = "mlflow.parentRunId"
 PAGE = 1000
+#: opens the experiment among trained models in MLflow's pages, not among language-model applications
+CUSTOM_MODEL = {"mlflow.experimentKind": "custom_model_development"}
+#: tags that MLflow's pages show in places of their own
+SHOWN = {
+    "description": "mlflow.note.content",
+    "command": "mlflow.source.name",
+    "commit": "mlflow.source.git.commit",
+}
 
 # What MLflow says of its own doings (tables made, a bar for every artefact read) is not for the user's console.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -122,7 +130,8 @@ class Ledger:
         if known is not None:
             id_ = known.experiment_id
         else:
-            id_ = self._client.create_experiment(experiment, self._artifacts and f"{self._artifacts}/{experiment}")
+            place = self._artifacts and f"{self._artifacts}/{experiment}"
+            id_ = self._client.create_experiment(experiment, place, tags=CUSTOM_MODEL)
         runs = self._search(f"tags.`{KIND}` = 'experiment' and tags.`{EXPERIMENT}` = '{experiment}'", [id_])
         if runs:
             self._parent = runs[0]
@@ -131,7 +140,8 @@ class Ledger:
         else:
             own = {KIND: "experiment", EXPERIMENT: experiment}
             self._parent = self._client.create_run(id_, tags=own, run_name=experiment)
-        self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        shown = {name: tags[key] for key, name in SHOWN.items() if tags.get(key)}
+        self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in {**tags, **shown}.items()])
         self._upload(self._parent.info.run_id, files)
 
     def begin(self, job: Job) -> str:

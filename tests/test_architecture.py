@@ -22,9 +22,10 @@ LAYERS = (
     ("config",),
     ("encoders", "trials"),
     ("data", "store"),
+    ("generation",),
     ("checkers", "methods"),
     ("training",),
-    ("generation", "plan", "tracking"),
+    ("plan", "tracking"),
     ("cluster", "progress", "reports"),
     ("run", "show"),
     ("cli",),
@@ -113,15 +114,25 @@ def test_torch_is_not_loaded_to_plan_or_to_report(path):
         assert not {"torch", "transformers"} & {top(name) for name in imports(path, module_level=True)}
 
 
+#: What a method may import besides the contract: one that trains nothing, but asks somebody else, needs more.
+CONTRACT = {"harness.methods.base", "harness.errors"}
+BESIDES = {
+    "harness.methods.base": {"harness.config", "harness.rows", "harness.data.types"},
+    "harness.methods.llm_few_shot": {
+        "harness.rows", "harness.data.types", "harness.store", "harness.generation.classify",
+        "harness.generation.prompts", "harness.generation.settings",
+    },
+}  # fmt: skip
+
+
 @every_file
 def test_methods_know_the_contract_and_nothing_else(path):
     name = NAMES[path]
     if name.startswith("harness.methods.") and not name.endswith("__init__"):
         ours = {found for found in imports(path) if top(found) == "harness"}
-        allowed = {"harness.methods.base", "harness.errors"} | ({"harness.config"} if name.endswith(".base") else set())
-        assert ours <= allowed
+        assert ours <= CONTRACT | BESIDES.get(name, set())
         if not name.endswith(".base"):
-            assert len(path.read_text().splitlines()) < 70
+            assert len(path.read_text().splitlines()) < 90
 
 
 def test_the_loop_does_not_know_any_method_by_name():

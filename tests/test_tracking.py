@@ -143,6 +143,17 @@ def test_the_newest_of_failed_runs_counts(ledger: Ledger) -> None:
     assert (ledger.trials()[job().trial.id].status, ledger.trials()[job().trial.id].error) == ("KILLED", "stopped")
 
 
+def test_the_pages_of_mlflow_find_description_command_and_commit(ledger: Ledger, uri: str) -> None:
+    ledger.open("toys", {"description": "Which toy?", "command": "harness run toys.yaml", "commit": "c0ffee"}, {})
+    parent = ledger.parent("toys")
+    assert parent is not None
+    assert parent.tags["mlflow.note.content"] == "Which toy?"
+    assert parent.tags["mlflow.source.name"] == parent.tags["command"] == "harness run toys.yaml"
+    assert parent.tags["mlflow.source.git.commit"] == "c0ffee"
+    experiment = MlflowClient(uri).get_experiment_by_name("toys")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
 def test_opening_marks_what_a_dead_driver_left_running(ledger: Ledger, uri: str, tmp_path: Path) -> None:
     left, done = ledger.begin(job(0)), ledger.begin(job(1))
     finish(ledger, done)
