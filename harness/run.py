@@ -104,7 +104,7 @@ def _execute(plan: Plan, places: Places, address: str | None, command: str, cons
         console.end()
         metrics = {"driver_peak_memory_mb": own_peak_memory_mb()}
         if todo:
-            metrics["wall_seconds"] = time.perf_counter() - started
+            metrics["wall_seconds"] = ledger.before("wall_seconds") + time.perf_counter() - started
         ledger.close(status, metrics)
     reused = len(plan.jobs) - len(todo)
     return Summary(recorder.done, reused, {describe(plan.trials[i]): text for i, text in recorder.errors.items()})

@@ -202,6 +202,11 @@ class Ledger:
         for run in self._search(condition, [self._parent.info.experiment_id]):
             self._end(run.info.run_id, "KILLED", why)
 
+    def before(self, metric: str) -> float:
+        """A metric of the parent run as earlier runs of the experiment left it, 0 if there were none."""
+        assert self._parent is not None, "open() comes first"
+        return float(self._parent.data.metrics.get(metric, 0.0))
+
     def close(self, status: str, metrics: Mapping[str, float]) -> None:
         """Ends the parent run."""
         assert self._parent is not None, "open() comes first"
