@@ -301,7 +301,15 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
         raw["benchmarks"] = benchmarks = [benchmarks]
     if isinstance(benchmarks, list):
         raw["benchmarks"] = [_anchor(entry, path.parent) for entry in benchmarks]
+    _anchor_prompts(raw.get("grid"), path.parent)
     return parse(Experiment, raw, str(path))
+
+
+def _anchor_prompts(grid: Any, folder: Path) -> None:
+    for row in grid if isinstance(grid, list) else []:
+        for method in (row.get("methods") if isinstance(row, dict) else None) or []:
+            if isinstance(method, dict) and isinstance(method.get("prompts"), str):
+                method["prompts"] = str((folder / method["prompts"]).resolve())
 
 
 def anchor_files(raw: dict[str, Any], folder: Path) -> dict[str, Any]:

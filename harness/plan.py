@@ -81,11 +81,14 @@ def resolve(choice: MethodChoice) -> MethodInfo:
         UserError: an unknown method or setting.
     """
     kind = methods.get(choice.name)
-    settings = kind.resolve(parse(kind.settings_type(), choice.settings, f"method {choice.name}"))
-    full = settings.model_dump(mode="json")
+    given = parse(kind.settings_type(), choice.settings, f"method {choice.name}")
+    asked, full = given.model_dump(mode="json"), kind.resolve(given).model_dump(mode="json")
     defaults = kind.settings_type().model_construct().model_dump(mode="json", warnings=False)
-    resolved = MethodChoice(name=choice.name, settings=full)
-    return MethodInfo(choice=resolved, needs=kind.needs, label=trials.label(resolved, defaults), trains=kind.trains)
+    named = {key: value if value == defaults.get(key) else full[key] for key, value in asked.items()}
+    return MethodInfo(
+        choice=MethodChoice(name=choice.name, settings=full), needs=kind.needs, trains=kind.trains,
+        label=trials.label(MethodChoice(name=choice.name, settings=named), defaults, kind.details),
+    )  # fmt: skip
 
 
 def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:

@@ -145,10 +145,13 @@ class Recorder:
         result = core.load_result(job.trial, self.store)
         if result is None:
             return self.failed(job, f"the result is not in the store {self.store.root}: do the workers see it?")
+        splits = self.plan.splits[job.trial.task.name]
+        scores = score_frames(job, splits, self.store)
         if run := self._runs.pop(job.trial.id, None):
-            splits = self.plan.splits[job.trial.task.name]
-            frames = result_frames(job, result, splits) | score_frames(job, splits, self.store)
+            frames = result_frames(job, result, splits) | scores
             self.ledger.finish(run, result.runtime, result.environment, result.history, frames)
+        else:  # recorded before: only its scores are new
+            self.ledger.attach(job.trial.id, scores)
         self.done += 1
         self.ended.add(job.trial.id)
         self.console.finished(job, result.history[-1])
@@ -194,11 +197,11 @@ def result_frames(job: Job, result: core.Result, splits: Mapping[str, Split]) ->
 def score_frames(job: Job, splits: Mapping[str, Split], store: Store) -> dict[str, pd.DataFrame]:
     """What a checker says of the rows that it scored (log-probabilities), for the ledger."""
     frames = {}
-    for source in job.scores:
+    for source, digests in job.scores.items():
         rows = core.training_rows(job.trial, source, dict(splits))
         said = checker_scores.load(job.trial.id, rows, store).log_probabilities
         columns = {f"log_p_{name}": said[:, k] for k, name in enumerate(job.trial.task.labels)}
-        frames[f"scores_{source}"] = pd.DataFrame({"id": rows.ids} | columns)
+        frames[checker_scores.artefact_name(source, digests)] = pd.DataFrame({"id": rows.ids} | columns)
     return frames
 
 

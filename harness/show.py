@@ -79,9 +79,11 @@ def _checkers(plan: Plan) -> list[str]:
 
 
 def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: Store) -> str:
-    jobs = [job for job in plan.jobs if job.trial.id in todo]
-    if not jobs:
+    if not todo:
         return "Nothing is left to do."
+    jobs = [job for job in plan.jobs if job.trial.id in todo and job.trial.encoder]
+    if not jobs:
+        return "No estimate of time: what is left waits for a language model."
     trial = jobs[0].trial
     same = {
         "encoder": trial.encoder,

@@ -140,7 +140,7 @@ class Ledger:
         else:
             own = {KIND: "experiment", EXPERIMENT: experiment}
             self._parent = self._client.create_run(id_, tags=own, run_name=experiment)
-        shown = {name: tags[key] for key, name in SHOWN.items() if tags.get(key)}
+        shown = {name: tags.get(key, "") for key, name in SHOWN.items()}
         self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in {**tags, **shown}.items()])
         self._upload(self._parent.info.run_id, files)
 
@@ -158,7 +158,7 @@ class Ledger:
         }  # fmt: skip
         run = self._client.create_run(self._parent.info.experiment_id, tags=tags, run_name=describe(job))
         id_: str = run.info.run_id
-        params = [Param(key, str(value)[:6000]) for key, value in _flat(trial.model_dump(mode="json")).items()]
+        params = [Param(_key(key), str(value)[:6000]) for key, value in _flat(trial.model_dump(mode="json")).items()]
         self._client.log_batch(id_, params=params)
         data = [
             DatasetInput(Dataset(f"{trial.task.name}/{split}", digest[:36], "harness", json.dumps({"sha256": digest})))
@@ -179,9 +179,14 @@ class Ledger:
         """Marks a trial as finished, after everything that belongs to it has been written."""
         self._metrics(run, runtime, int(history[-1]["epoch"]))
         self._client.log_batch(run, tags=[RunTag(f"env.{key}", value) for key, value in environment.items()])
-        files = {f"{name}.parquet": frame.to_parquet(index=False) for name, frame in frames.items()}
-        self._upload(run, {"history.json": json.dumps(list(history)).encode(), **files})
+        self._upload(run, {"history.json": json.dumps(list(history)).encode(), **_parquet(frames)})
         self._client.set_terminated(run, "FINISHED")
+
+    def attach(self, trial: str, frames: Mapping[str, pd.DataFrame]) -> None:
+        """More tables for a trial that is finished already."""
+        entry = self.trials().get(trial)
+        if entry is not None and frames:
+            self._upload(entry.run, _parquet(frames))
 
     def fail(self, run: str, error: str) -> None:
         """Marks a trial as failed, with its error (the whole text as an artefact)."""
@@ -247,6 +252,10 @@ class Ledger:
                 return runs
 
 
+def _parquet(frames: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
+    return {f"{name}.parquet": frame.to_parquet(index=False) for name, frame in frames.items()}
+
+
 def _hidden(text: str) -> str:
     """A text without the passwords of the URIs in it."""
     return re.sub(r"(://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
@@ -257,6 +266,11 @@ def _entry(run: Run) -> Entry:
     return Entry(
         run.info.run_id, run.info.status, run.info.start_time or 0, tags.get("error", ""), tags, dict(run.data.metrics)
     )
+
+
+def _key(name: str) -> str:
+    """A name that MLflow takes for a parameter: what stands in it may come from the user's labels."""
+    return re.sub(r"[^\w.\- /]", "_", name)[:250]
 
 
 def _rank(entry: Entry) -> tuple[bool, int]:

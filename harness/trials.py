@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
@@ -134,9 +135,19 @@ class _Planner:
     ) -> None:
         self.experiment, self.encoder_identity, self.resolve = experiment, encoder_identity, resolve
         self.variant, self.jobs = variant, jobs
+        self.named: dict[tuple[str, str], MethodChoice] = {}
 
     def add(self, task: Task, source: str, info: MethodInfo, seed: int, fraction: float) -> None:
-        """Adds what the grid asks for."""
+        """Adds what the grid asks for.
+
+        Raises:
+            UserError: two methods of a source have one name in tables, and other settings.
+        """
+        if self.named.setdefault((source, info.label), info.choice) != info.choice:
+            raise UserError(
+                f"grid: two methods on {source} would both be called {info.label!r} in tables; they differ only in "
+                "settings that are no part of the name. Put them into two experiments."
+            )
         self._add(task, source, info, seed, fraction, requested=True)
 
     def _add(self, task: Task, source: str, info: MethodInfo, seed: int, fraction: float, requested: bool) -> str:
@@ -196,15 +207,25 @@ def describe(job: Job) -> str:
     return " · ".join(parts)
 
 
-def label(choice: MethodChoice, defaults: Mapping[str, Any]) -> str:
-    """A method's display name: its name and the settings that differ from the defaults."""
+def label(choice: MethodChoice, defaults: Mapping[str, Any], details: Collection[str] = ()) -> str:
+    """A method's display name: its name and the settings that differ from the defaults.
+
+    Args:
+        choice: the method and all its settings, as the user gave them.
+        defaults: its defaults.
+        details: settings that are no part of its name; a group of settings appears as a short hash.
+    """
     changed = {
-        key: value
+        key: _hash(value)[:6] if isinstance(value, dict) else value
         for key, value in choice.settings.items()
-        if defaults.get(key) != value and not isinstance(value, dict)  # groups are details: servers, prices
+        if defaults.get(key) != value and key not in details
     }
     inner = ", ".join(f"{key}={value}" for key, value in sorted(changed.items()))
     return f"{choice.name}({inner})" if inner else choice.name
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _check_source(task: Task, source: str) -> None:

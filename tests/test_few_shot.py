@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,6 +107,12 @@ def test_no_answer_is_paid_for_twice(experiment_file: Callable[..., Path], serve
     assert len(server.bodies) == calls
 
 
+def test_two_rows_of_one_name_are_refused(experiment_file: Callable[..., Path]) -> None:
+    methods = [choice(f"http://127.0.0.1:{port}/v1") for port in (1, 2)]
+    with pytest.raises(UserError, match="both be called 'llm_few_shot"):
+        planned(experiment_file(grid=[{"source": "real_small", "methods": methods}], seeds=[0]))
+
+
 def test_a_missing_key_is_an_error_that_says_what_to_do(experiment_file: Callable[..., Path], tmp_path: Path) -> None:
     method = {"name": "llm_few_shot", "model": "fake", "server": {"key_env": "NO_SUCH_KEY_HERE"}}
     plan, job = planned(experiment_file(grid=[{"source": "real_small", "methods": [method]}], seeds=[0]))
@@ -123,7 +130,12 @@ def test_the_prompt_is_part_of_the_trial(tmp_path: Path) -> None:
     (tmp_path / "classify.txt").write_text("Say it: {{ row }}")
     other = parse(MethodChoice, choice("http://127.0.0.1:1/v1", prompts=str(tmp_path)), "test")
     assert resolve(other).choice.settings["templates"]["classify"] == "Say it: {{ row }}"
-    assert resolve(other).choice.settings["prompts"] is None
+    assert len(resolve(other).choice.settings["prompts"]) == 6, "the folder by its content, not by its place"
+    assert resolve(other).label != plain.label == "llm_few_shot(model=fake, shots=3)"
+    described = parse(MethodChoice, choice("http://127.0.0.1:1/v1", descriptions={"neutral": "so so"}), "test")
+    assert re.fullmatch(r"llm_few_shot\(descriptions=[0-9a-f]{6}, model=fake, shots=3\)", resolve(described).label)
+    with pytest.raises(UserError, match="nothing is trained"):
+        resolve(MethodChoice(name="llm_few_shot", settings={"model": "fake", "clip": 2.0}))
     with pytest.raises(UserError, match="model"):
         resolve(MethodChoice(name="llm_few_shot"))
 

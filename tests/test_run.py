@@ -129,9 +129,11 @@ def test_the_report_says_how_far_the_labels_of_real_and_generated_rows_are_apart
     found = {}
     for run in home.runs("trial"):
         if run.data.tags["method"] == "ce":
-            folder = Path(home.client.download_artifacts(run.info.run_id, "", str(tmp_path)))
+            (own := tmp_path / run.info.run_id).mkdir()
+            folder = Path(home.client.download_artifacts(run.info.run_id, "", str(own)))
             last = pd.read_parquet(folder / "predictions.parquet").query("epoch == epoch.max()")
-            scores = pd.read_parquet(folder / "scores_generated.parquet")
+            (file,) = folder.glob("scores_generated_*.parquet")
+            scores = pd.read_parquet(file)
             assert len(scores) == 48
             found[run.data.tags["source"]] = last.filter(like="p_").to_numpy(), np.exp(scores.filter(like="log_p_"))
     p, q = found["real_small"], found["generated"]
@@ -152,6 +154,22 @@ def test_running_again_runs_nothing_and_writes_the_same_table(undisturbed: tuple
     assert home.table() == before
     assert len(home.runs("trial")) == children
     assert len(home.runs("experiment")) == 1
+
+
+def test_a_checker_that_is_done_scores_other_rows_for_the_report(
+    experiment_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    rows = [{"source": "real_small", "methods": ["ce"]}, {"source": "generated", "methods": ["imp"]}]
+    file = experiment_file(grid=rows, seeds=[0])
+    few = home.run(file, "--set", "rows={generated: 24}")
+    assert few.returncode == 0, few.stderr
+    every = home.run(file)
+    assert every.returncode == 0, every.stdout + every.stderr
+    (checker,) = (run for run in home.runs("trial") if run.data.tags["source"] == "real_small")
+    artefacts = {item.path for item in home.client.list_artifacts(checker.info.run_id)}
+    assert len({path for path in artefacts if path.startswith("scores_generated_")}) == 2
+    assert "### Distance of real and generated labels" in (home.results / "small" / "report.md").read_text()
 
 
 # -- failures --------------------------------------------------------------------------------------------------------

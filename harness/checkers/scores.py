@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,16 @@ class Scores:
 def scores_key(checker: str, source: Split) -> str:
     """Where the scores of a checker for these rows are kept."""
     return digest("scores", checker, source.digest)
+
+
+def artefact_name(source: str, digests: Mapping[str, str]) -> str:
+    """What the scores of a source are called in the ledger: its rows are part of the name.
+
+    Args:
+        source: the source's name.
+        digests: split -> digest, for the splits of the source.
+    """
+    return f"scores_{source}_{digest(dict(digests))[:8]}"
 
 
 def save(scores: Scores, source: Split, store: Store) -> None:

@@ -33,7 +33,7 @@ def fit(job: Job, store: str, resources: Resources, report: Callable[[dict[str, 
         scratch: where Ray Train keeps its own state of a worker group.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    if resources.workers == 1:
+    if job.trial.workers == 1:  # also what trains nothing, in a grid of worker groups
         TorchTrainer(
             lambda: _ignore(core.run(job, Store(store), report)), scaling_config=ScalingConfig(num_workers=0)
         ).fit()

@@ -194,7 +194,7 @@ def _distance(splits: dict[str, Split]) -> Distance | None:
 
     if "generated" not in splits:
         return None
-    real, generated, test = splits["real_small"], splits["generated"], splits["test"]
+    real, generated, test = (limit(splits[name], CLASSIFIED) for name in ("real_small", "generated", "test"))
     classes = np.unique(test.labels)
     enough = np.array_equal(np.unique(real.labels), classes) and np.array_equal(np.unique(generated.labels), classes)
     if not enough or np.bincount(generated.labels).min() < FOLDS:

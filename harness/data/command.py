@@ -1,4 +1,4 @@
-"""The command ``harness check``: the figures of ``harness.data.check`` as tables or as JSON."""
+"""The command ``harness data check``: the figures of ``harness.data.check`` as tables or as JSON."""
 
 from __future__ import annotations
 

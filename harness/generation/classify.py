@@ -21,7 +21,7 @@ from harness.generation.journal import Answer, Journal, Usage
 from harness.generation.keys import read_key
 from harness.generation.limits import cost
 from harness.generation.prompts import Prompts
-from harness.generation.rows import json_in
+from harness.generation.rows import json_in, without_thoughts
 from harness.generation.settings import Classification
 from harness.generation.tasks import Worded
 from harness.seeds import generator
@@ -118,7 +118,8 @@ def requests(settings: Classification, benchmark: Worded, split: Split, examples
 
 def label_in(text: str, labels: tuple[str, ...]) -> int:
     """The class index that an answer names: as JSON, or as the only label in its words; else -1."""
-    indices = {label.casefold(): index for index, label in enumerate(labels)}
+    indices = {_plain(label): index for index, label in enumerate(labels)}
+    text = without_thoughts(text)
     try:
         found = json_in(text)
     except ValueError:
@@ -126,12 +127,18 @@ def label_in(text: str, labels: tuple[str, ...]) -> int:
     values = list(found.values()) if isinstance(found, dict) else found
     if isinstance(found, dict) and "label" in found:
         values = [found["label"]]
-    named = [indices.get(str(value).strip().casefold(), UNPARSABLE) for value in values]
+    named = [indices.get(_plain(str(value)), UNPARSABLE) for value in values]
     return named[0] if len(named) == 1 else UNPARSABLE
 
 
 def _only_label(text: str, indices: Mapping[str, int]) -> int:
     # longer names first, so that "not irony" is not read as "irony"
     pattern = "|".join(re.escape(label) for label in sorted(indices, key=len, reverse=True))
-    named = {indices[match] for match in re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", text.casefold())}
+    found = re.findall(rf"(?<!\w)(?:({pattern})|(?:not|non|no) (?:{pattern}))(?!\w)", _plain(text))
+    named = {indices[label] if label else UNPARSABLE for label in found}  # a negated label names none
     return named.pop() if len(named) == 1 else UNPARSABLE
+
+
+def _plain(text: str) -> str:
+    """Lower case, with one space for every run of spaces, hyphens and underscores."""
+    return re.sub(r"[\s_-]+", " ", text.casefold()).strip()

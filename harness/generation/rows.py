@@ -39,13 +39,18 @@ class Row:
         return " ".join(self.texts)
 
 
+def without_thoughts(text: str) -> str:
+    """An answer without what a reasoning model thought aloud before it."""
+    return _THOUGHT.sub("", text)
+
+
 def json_in(text: str) -> Any:
     """The JSON object or array in an answer, whatever stands around it: fences, remarks, thoughts.
 
     Raises:
         ValueError: there is none.
     """
-    text = _THOUGHT.sub("", text)
+    text = without_thoughts(text)
     decoder = json.JSONDecoder()
     for found in re.finditer(r"[{\[]", text):
         try:

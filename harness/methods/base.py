@@ -101,6 +101,7 @@ class Method(ABC, Generic[Settings]):
     Class attributes:
         name: how experiments call it.
         needs: what must exist before training: "quality" and "diversity" checker scores, "real" rows.
+        details: settings that are no part of its name in tables.
         trains: whether the loop fine-tunes an encoder with it; see ``Predictor`` for what does not.
 
     Its settings are the type argument of the base: ``class Focal(Method[FocalSettings])``.
@@ -109,6 +110,7 @@ class Method(ABC, Generic[Settings]):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     trains: ClassVar[bool] = True
+    details: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings: Settings = settings if settings is not None else self.settings_type()()
@@ -176,10 +178,12 @@ class Classified:
 
     Attributes:
         labels: class indices, int64 [n]; -1 where it gave none, which counts as wrong.
+        seconds: what it took, as of a run that nothing interrupts and that finds no answer ready.
         costs: figures for the runtime account; names begin with ``llm_``.
     """
 
     labels: npt.NDArray[np.int64]
+    seconds: float
     costs: dict[str, float]
 
 

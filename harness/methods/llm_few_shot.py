@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.data.types import Split
 from harness.generation.prompts import Prompts
@@ -16,7 +16,7 @@ from harness.store import digest
 
 #: The templates that classification uses.
 USED = ("system", "classify")
-#: Trials that ask the same server take turns, so that its limits hold.
+#: Trials that ask the same model take turns, so that its limits hold.
 FOREVER = -1.0
 
 
@@ -35,23 +35,36 @@ class FewShotSettings(MethodSettings):
     descriptions: dict[str, str] = {}
     """Label -> what it means, for the prompt."""
     prompts: str | None = None
-    """Folder with ``system.txt`` or ``classify.txt`` in place of ours; relative to where the command is started."""
+    """Folder with ``system.txt`` or ``classify.txt`` in place of ours; relative to the experiment's file."""
     templates: dict[str, str] = {}
     """The texts of the templates: filled in from ``prompts``, so that a changed prompt is another trial."""
     server: Server = Server()
     limits: Limits = Limits()
+    """Over all answers of this model at this server that the store holds, those of earlier experiments too."""
+
+    @model_validator(mode="after")
+    def _no_weights(self) -> FewShotSettings:
+        if self.clip is not None or self.normalise:
+            raise ValueError("clip and normalise are for weights, and nothing is trained here")
+        return self
 
 
 class LlmFewShot(Predictor[FewShotSettings]):
-    """p(y|x) as a language model says it, shown some rows of the source (first row of the paper's main table)."""
+    """The label that a language model gives, shown some rows of the source (first row of the paper's main table).
+
+    A trial holds its slot of the cluster while it waits for answers; trials of one model take turns.
+    """
 
     name = "llm_few_shot"
+    details = frozenset({"server", "limits", "templates"})
 
     @classmethod
     def resolve(cls, settings: FewShotSettings) -> FewShotSettings:
         """Puts the templates' texts in the place of their folder."""
         sources = Prompts(Path(settings.prompts) if settings.prompts else None, settings.templates).sources
-        return settings.model_copy(update={"prompts": None, "templates": {name: sources[name] for name in USED}})
+        texts = {name: sources[name] for name in USED}
+        folder = digest(texts)[:6] if settings.prompts else None  # by content, not by where it is
+        return settings.model_copy(update={"prompts": folder, "templates": texts})
 
     def predict(self, rows: Split, examples: Split, assignment: Assignment) -> Classified:
         """One request for each row that has not been asked before.
@@ -69,10 +82,8 @@ class LlmFewShot(Predictor[FewShotSettings]):
             server=chosen.server, limits=chosen.limits, shots=chosen.shots, descriptions=chosen.descriptions,
             seed=assignment.seed, templates=chosen.templates,
         )  # fmt: skip
-        found = classify(
-            asked, assignment, rows, examples, assignment.scratch / f"{digest(chosen.server.base_url)[:16]}.jsonl",
-            patience=FOREVER,
-        )  # fmt: skip
+        journal = assignment.scratch / f"{digest(chosen.server.base_url, chosen.model)[:16]}.jsonl"
+        found = classify(asked, assignment, rows, examples, journal, patience=FOREVER)
         usage = found.usage
         costs = {
             "llm_calls": usage.calls, "llm_tokens_in": usage.tokens_in, "llm_tokens_out": usage.tokens_out,
@@ -80,4 +91,5 @@ class LlmFewShot(Predictor[FewShotSettings]):
         }  # fmt: skip
         if found.cost is not None:
             costs["llm_cost"] = found.cost
-        return Classified(found.labels, {name: float(value) for name, value in costs.items()})
+        seconds = usage.seconds / min(chosen.server.concurrency, max(1, usage.calls))
+        return Classified(found.labels, seconds, {name: float(value) for name, value in costs.items()})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.checkers.scores import artefact_name
 from harness.config import SOURCES
 from harness.data.distributions import distance
 from harness.data.types import Split
@@ -117,20 +118,25 @@ def _weights(identity: dict[str, Any], entry: Entry, evaluations: int, ledger: L
 def _distance(job: Job, entries: dict[str, Entry], ledger: Ledger) -> dict[str, float] | None:
     """How far real and generated labels are apart as the trial's two checkers see them, on test and source rows."""
     checkers = [entries.get(id_ or "") for id_ in (job.trial.quality, job.trial.diversity)]
-    said = []
+    source, labels = job.trial.source, job.trial.task.labels
+    name = artefact_name(source, {split: job.trial.task.digests[split] for split in SOURCES[source]})
+    said, ids = [], []
     for entry in checkers:
         if entry is None or entry.status != "FINISHED":
             return None
         predictions = ledger.artefact(entry.run, "predictions.parquet")
-        scores = ledger.artefact(entry.run, f"scores_{job.trial.source}.parquet")
+        scores = ledger.artefact(entry.run, f"{name}.parquet")
         if predictions is None or scores is None:
             return None
         tested = pd.read_parquet(io.BytesIO(predictions))
         last = tested[tested["epoch"] == tested["epoch"].max()]
-        labels = job.trial.task.labels
         with np.errstate(divide="ignore"):
             real = np.log(last[[f"p_{label}" for label in labels]].to_numpy(np.float64))
-        said.append((real, pd.read_parquet(io.BytesIO(scores))[[f"log_p_{label}" for label in labels]].to_numpy()))
+        scored = pd.read_parquet(io.BytesIO(scores))
+        said.append((real, scored[[f"log_p_{label}" for label in labels]].to_numpy()))
+        ids.append((tuple(last["id"]), tuple(scored["id"])))
+    if ids[0] != ids[1]:
+        return None  # not the same rows: nothing to compare
     (quality_real, quality_generated), (diversity_real, diversity_generated) = said
     return asdict(distance(quality_real, diversity_real, quality_generated, diversity_generated))
 

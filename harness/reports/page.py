@@ -114,7 +114,7 @@ def _facts(meta: dict[str, Any]) -> dict[str, str]:
     facts = {
         "Commit": f"{meta['commit']}{dirty}" if meta.get("commit") else "",
         "Started": str(meta.get("started") or ""),
-        "Wall time of all its runs": text.duration(float(wall)) if wall is not None else "",
+        "Wall time of its runs (killed ones not counted)": text.duration(float(wall)) if wall is not None else "",
         "Hardware": str(meta.get("hardware") or ""),
         "Peak memory of the driver": f"{memory:,.0f} MB" if memory is not None else "",
         "Versions": ", ".join(f"{package} {version}" for package, version in meta.get("versions", {}).items()),

@@ -84,6 +84,26 @@ def test_label_in(text: str, label: int) -> None:
     assert label_in(text, ("irony", "not irony")) == label
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("The pair is not equivalent.", 0),
+        ('{"label": "not equivalent"}', 0),
+        ("Equivalent", 1),
+        ("not_equivalent", 0),
+        ("They are non-equivalent", -1),
+        ("<think>equivalent or not_equivalent?</think>\nequivalent", 1),
+    ],
+)
+def test_negated_labels(text: str, label: int) -> None:
+    assert label_in(text, ("not_equivalent", "equivalent")) == label
+
+
+def test_a_negated_label_is_not_the_label() -> None:
+    assert label_in("Non-irony", ("non_irony", "irony")) == 0
+    assert label_in("This is not irony", ("non_irony", "irony")) == -1
+
+
 def test_examples_are_even_and_seeded(benchmark: Benchmark) -> None:
     split = real_splits(benchmark, None)["real_small"]
     first, second = (draw(split, 4, np.random.default_rng(1)) for _ in range(2))
