@@ -15,22 +15,36 @@ import torch
 
 
 class Phases:
-    """Adds up wall seconds by phase; waits for the device before it reads the clock."""
+    """Adds up wall seconds by phase; waits for the device before it reads the clock.
+
+    A phase within a phase is booked by itself: the outer one pauses.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
         self._device = device
+        self._open: list[str] = []
+        self._since = 0.0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times a block as part of phase ``name``. Phases do not nest."""
-        self._synchronise()
-        start = time.perf_counter()
+        """Times a block as part of phase ``name``."""
+        self._book()
+        self._open.append(name)
         try:
             yield
         finally:
-            self._synchronise()
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self._book()
+            self._open.pop()
+
+    def _book(self) -> None:
+        """Books the time since the last look at the clock for the innermost open phase."""
+        self._synchronise()
+        now = time.perf_counter()
+        if self._open:
+            name = self._open[-1]
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
 
     def _synchronise(self) -> None:
         if self._device.type == "cuda":

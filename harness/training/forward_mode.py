@@ -1,0 +1,73 @@
+"""The inner product of one direction with every example's gradient, all at once.
+
+For a direction v in the space of the parameters and the losses ℓ_i of a batch, ⟨v, ∇ℓ_i⟩ is the derivative of ℓ_i
+along v. Forward-mode differentiation carries that derivative along with the forward pass: one pass gives it for every
+example, exactly, where reverse mode needs a backward pass for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+#: a tensor for every trainable parameter, by name
+Direction = Mapping[str, Tensor]
+
+
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """The trainable parameters by name, detached: they share their memory with the model's."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def losses_at(
+    model: nn.Module, batch: dict[str, Tensor], labels: Tensor, precision: str
+) -> Callable[[dict[str, Tensor]], Tensor]:
+    """The cross-entropy of every example, float32 [B], as a function of the trainable parameters."""
+    rest = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+    rest |= {name: b.detach() for name, b in model.named_buffers()}
+    device = batch["input_ids"].device.type
+
+    def losses(parameters: dict[str, Tensor]) -> Tensor:
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            out: Any = torch.func.functional_call(model, (parameters, rest), kwargs=batch)
+        logits = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    return losses
+
+
+def inner_products(
+    model: nn.Module, batch: dict[str, Tensor], labels: Tensor, direction: Direction, precision: str = "float32",
+    at: Mapping[str, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """⟨v, ∇ℓ_i⟩ of every example i of a batch, in one forward-mode pass.
+
+    Dropout is drawn from the global generator as in any forward pass: with the generator set to the state before some
+    other forward pass the masks are those of that pass (given the same attention kernel, see ``plain_attention``).
+
+    Args:
+        model: the classifier; not changed.
+        batch: its inputs, [B, T] each.
+        labels: class indices, int64 [B].
+        direction: v, for every trainable parameter.
+        precision: as in training.
+        at: parameters at which the gradients are taken; the model's own by default.
+
+    Returns:
+        float32 [B], without a graph.
+    """
+    point = parameters_of(model) if at is None else dict(at)
+    with torch.no_grad(), plain_attention():
+        along = {name: direction[name].to(value.dtype) for name, value in point.items()}
+        products: Tensor = torch.func.jvp(losses_at(model, batch, labels, precision), (point,), (along,))[1]
+    return products
+
+
+def plain_attention() -> Any:
+    """A context in which attention is computed by the plain kernel: the fused ones have no forward-mode derivative."""
+    return sdpa_kernel(SDPBackend.MATH)

@@ -1,0 +1,226 @@
+"""How the loss on the small real set changes with a batch's weights: through one step of the optimiser, looked ahead.
+
+θ' is θ after one step on mean(w ℓ). The derivative of the real loss L(θ') with respect to w_i is
+
+    dL/dw_i = ⟨∇L(θ'), dθ'/dw_i⟩,    and for a step Δ(g) of the batch's gradient g:    dθ'/dw_i = Δ'(g) ∇ℓ_i / B,
+
+since the steps of SGD and Adam act on each coordinate by itself. So with v = Δ'(g) ∇L(θ') all derivatives are
+⟨v, ∇ℓ_i⟩/B: one backward pass for g, one on real rows for ∇L(θ'), one forward-mode pass. Nothing is approximated; this
+is what differentiating through the optimiser's step gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.config import Training
+from harness.data.tokens import Tokens
+from harness.data.types import Split
+from harness.seeds import generator
+from harness.training.evaluation import to_device
+from harness.training.forward_mode import inner_products, losses_at, parameters_of
+from harness.training.phases import Phases
+from harness.training.workers import Workers
+
+#: Whose step is looked ahead through: plain gradient descent's, or that of the optimiser with its own moments.
+Rule = Literal["sgd", "adam"]
+#: ``linear``: the derivative of the optimiser's step on the weighted batch; ``exact``: every example steps by itself.
+Form = Literal["linear", "exact"]
+Tensors = dict[str, Tensor]
+#: gradient by name -> change of the parameters, and the derivative of that change coordinate by coordinate
+StepOf = Callable[[Tensors], tuple[Tensors, Tensors]]
+
+
+class LookAhead:
+    """Looks ahead through a loop's optimiser.
+
+    Args:
+        model: the classifier without wrappers.
+        optimizer: its AdamW.
+        real: the small real set and its tokens.
+        training: the loop's settings.
+        seed: the trial's seed, for the order of the real rows.
+        workers: the processes that train together.
+        phases: time is booked as ``meta_gradient``.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, real: tuple[Split, Tokens], training: Training,
+        seed: int, workers: Workers, phases: Phases,
+    ) -> None:  # fmt: skip
+        self.model, self.optimizer, self.training = model, optimizer, training
+        self.workers, self.phases = workers, phases
+        self._real, self._tokens = real
+        self._labels = torch.from_numpy(self._real.labels).to(workers.device)
+        self._order = self._draws(generator(seed, "real_rows"))
+        self._names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    def sgd(self, gradient: Tensors) -> tuple[Tensors, Tensors]:
+        """Plain gradient descent with the learning rate of now: Δ = -lr g."""
+        rates = {self._names[p]: group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
+        change = {name: -rates[name] * value for name, value in gradient.items()}
+        return change, {name: torch.full_like(value, -rates[name]) for name, value in gradient.items()}
+
+    def adam(self, gradient: Tensors) -> tuple[Tensors, Tensors]:
+        """A step of AdamW from the optimiser's own moments, as its next step would be without gradient clipping."""
+        change, slope = {}, {}
+        for group in self.optimizer.param_groups:
+            rate, (beta1, beta2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
+            for parameter in group["params"]:
+                name = self._names[parameter]
+                g, state = gradient[name], self.optimizer.state.get(parameter, {})
+                number = float(state.get("step", 0.0)) + 1.0
+                up, down = 1 - beta1**number, 1 - beta2**number
+                first = state["exp_avg"].lerp(g, 1 - beta1) if state else g * (1 - beta1)
+                second = state["exp_avg_sq"] * beta2 if state else torch.zeros_like(g)
+                root = second.addcmul_(g, g, value=1 - beta2).div_(down).sqrt_()
+                denominator = root + eps
+                # d root/dg = (1 - β2) g / (down root); where root is 0, g is 0 and so is the product
+                bend = (g / root.clamp_(min=torch.finfo(g.dtype).tiny)).mul_((1 - beta2) / down)
+                move = first / denominator
+                slope[name] = bend.mul_(move).neg_().add_(1 - beta1).div_(denominator).mul_(-rate / up)
+                change[name] = move.mul_(-rate / up).sub_(parameter.detach(), alpha=rate * decay)
+        return change, slope
+
+    def real_gradient(self, change: Tensors, rows: int | None) -> Tensors:
+        """∇L at θ + Δ on the next rows of the real set (None: all of them), without dropout."""
+        chosen = np.arange(len(self._real)) if rows is None else np.array([next(self._order) for _ in range(rows)])
+        moved = {name: (p + change[name]).requires_grad_() for name, p in parameters_of(self.model).items()}
+        total: Tensors = {}
+        was_training = self.model.training
+        self.model.eval()
+        mine = chosen[self.workers.rank :: self.workers.size]
+        size = self.training.batch_size
+        for part in (mine[i : i + size] for i in range(0, len(mine), size)):
+            batch = to_device(self._tokens.padded(part), self.workers.device)
+            labels = self._labels[torch.from_numpy(part).to(self.workers.device)]
+            loss = losses_at(self.model, batch, labels, self.training.precision)(moved).sum() / len(chosen)
+            for name, value in zip(moved, torch.autograd.grad(loss, list(moved.values())), strict=True):
+                total[name] = total[name].add_(value) if name in total else value
+        self.model.train(was_training)
+        if not total:  # this worker has no real row of its own
+            total = {name: torch.zeros_like(value) for name, value in moved.items()}
+        return {name: self.workers.sum(value) for name, value in total.items()}
+
+    def _draws(self, random: np.random.Generator) -> Iterator[int]:
+        while True:
+            yield from (int(row) for row in random.permutation(len(self._real)))
+
+
+@dataclass(frozen=True)
+class BatchLookAhead:
+    """A ``LookAhead`` on this worker's share of one batch: what a method gets.
+
+    Attributes:
+        ahead: the optimiser's part.
+        batch: the inputs of the B rows, their ``labels`` [B], positions ``rows`` [B] in the source, ``losses`` [B]
+            attached to the graph.
+        generator: states of the random generators before the forward pass.
+        size: rows of the batch over all workers.
+        total: rows n of the source.
+        present: False where this worker has no row of its own and computes one that does not count.
+    """
+
+    ahead: LookAhead
+    batch: Tensors
+    labels: Tensor
+    rows: Tensor
+    losses: Tensor
+    generator: tuple[Tensor, Tensor | None]
+    size: int
+    total: int
+    present: bool
+
+    def sensitivity(self, weights: Tensor, rule: Rule, real_rows: int | None, form: Form = "linear") -> Tensor:
+        """How the loss on the small real set, after one step on mean(w ℓ), changes with each weight.
+
+        With ``adam`` a coordinate whose moments are 0 or nearly so (a word met only in rows of weight 0) has a
+        derivative of the order lr/eps, true at that point and no further than eps around it; ``exact`` takes whole
+        steps and has none of that.
+
+        Args:
+            weights: w, float32 [B], at which the derivative is taken.
+            rule: whose step.
+            real_rows: on how many real rows, the next ones in a seeded order; None for all of them.
+            form: see ``Form``; the two are the same for ``sgd``.
+
+        Returns:
+            dL(θ')/dw_i, float32 [B].
+        """
+        with self.ahead.phases.phase("meta_gradient"):
+            if form == "exact":
+                return self._one_by_one(weights.detach(), rule, real_rows)
+            gradient = self._gradient(weights.detach())
+            change, slope = self._step_of(rule)(gradient)
+            real = self.ahead.real_gradient(change, real_rows)
+            direction = {name: slope[name].mul_(real[name]) for name in real}
+            return self._products(direction) / self.size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the whole batch, on all workers."""
+        return self.ahead.workers.sum(values.detach().sum() * float(self.present))
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Values of the batch's rows at their places in the source, zero elsewhere, the same on all workers [n]."""
+        out = torch.zeros(self.total, device=values.device)
+        out[self.rows] = values.detach() * float(self.present)
+        return self.ahead.workers.sum(out)
+
+    def _step_of(self, rule: Rule) -> StepOf:
+        return {"sgd": self.ahead.sgd, "adam": self.ahead.adam}[rule]
+
+    def _gradient(self, weights: Tensor) -> Tensors:
+        """∇ of mean(w ℓ) over the batch of all workers, with the masks of the forward pass."""
+        names = parameters_of(self.ahead.model)
+        if not bool(self.ahead.workers.sum(weights.abs().sum())):
+            return {name: torch.zeros_like(value) for name, value in names.items()}
+        loss = (weights * self.losses).sum() * (float(self.present) / self.size)
+        found = self._backward(loss)
+        return {name: self.ahead.workers.sum(value) for name, value in found.items()}
+
+    def _backward(self, loss: Tensor) -> Tensors:
+        named = {name: p for name, p in self.ahead.model.named_parameters() if p.requires_grad}
+        values = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
+        return dict(zip(named, values, strict=True))
+
+    def _products(self, direction: Tensors) -> Tensor:
+        """⟨v, ∇ℓ_i⟩ with the masks of the forward pass; the generators are left as they were found."""
+        cpu, cuda = self.generator
+        device = self.labels.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state(cuda, device)
+            return inner_products(
+                self.ahead.model, self.batch, self.labels, direction, self.ahead.training.precision
+            ).float()
+
+    def _one_by_one(self, weights: Tensor, rule: Rule, real_rows: int | None) -> Tensor:
+        """The published form: every example's gradient makes a step of its own, and the weighted steps are added up.
+
+        For SGD this is the same; for Adam it is not, for the step is not linear in the gradient. Two backward passes
+        for every example.
+        """
+        step_of = self._step_of(rule)
+        ahead = {name: torch.zeros_like(value) for name, value in parameters_of(self.ahead.model).items()}
+        for weight, loss in zip(weights, self.losses, strict=True):
+            for name, value in step_of(self._backward(loss))[0].items():
+                ahead[name] += value * (weight * float(self.present) / self.size)
+        ahead = {name: self.ahead.workers.sum(value) for name, value in ahead.items()}
+        real = self.ahead.real_gradient(ahead, real_rows)
+        out = []
+        for loss in self.losses:
+            own = step_of(self._backward(loss))[0]
+            out.append(torch.stack([(own[name] * real[name]).sum() for name in own]).sum())
+        return torch.stack(out).float() / self.size
+
+
+def random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The states of the generators that a forward pass on the device draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None

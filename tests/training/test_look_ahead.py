@@ -1,0 +1,189 @@
+"""The look-ahead meta-gradient against differentiating through the optimiser's step, and what its users make of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from harness.config import Training
+from harness.training.classifier import load_classifier, make_optimizer
+from harness.training.evaluation import to_device
+from harness.training.forward_mode import plain_attention
+from harness.training.look_ahead import BatchLookAhead, LookAhead, random_states
+from harness.training.phases import Phases
+from tests.training.small import CLASSES, HERE
+
+TRAINING = Training(epochs=3, batch_size=16, learning_rate=2e-3, warmup=0.0, weight_decay=0.1)
+ROWS = np.array([3, 8, 1, 22, 30, 41])
+WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7, 0.0, 1.4])
+
+
+class Scene:
+    """A model in the middle of its training, with dropout, a batch and a small real set."""
+
+    def __init__(self, rows, tokens, encoder, dtype=torch.float64, dropout=0.2):
+        self.rows, self.tokens, self.dtype = rows, tokens, dtype
+        self.model = load_classifier(str(encoder), CLASSES, 0, "sdpa").to(dtype).train()
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = dropout
+        self.optimizer, schedule = make_optimizer(self.model, TRAINING, 20)
+        torch.manual_seed(1)
+        for number in range(3):  # moments that are not zero
+            batch, labels = self.inputs(np.arange(number * 8, number * 8 + 8))
+            F.cross_entropy(self.model(**batch).logits, labels).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            schedule.step()
+        real = rows.take(np.arange(33, 48))
+        self.real_rows = np.arange(33, 48)
+        tokens_of_real = replace(tokens, **_cut(tokens, self.real_rows))
+        self.ahead = LookAhead(
+            self.model, self.optimizer, (real, tokens_of_real), TRAINING, 0, HERE, Phases(HERE.device)
+        )
+
+    def inputs(self, rows):
+        return to_device(self.tokens.padded(rows), HERE.device), torch.from_numpy(self.rows.labels[rows])
+
+    def bound(self):
+        batch, labels = self.inputs(ROWS)
+        states = random_states(HERE.device)
+        with plain_attention():
+            losses = F.cross_entropy(self.model(**batch).logits, labels, reduction="none")
+        index = torch.from_numpy(ROWS)
+        return BatchLookAhead(self.ahead, batch, labels, index, losses, states, len(ROWS), len(self.rows), True)
+
+    def real_loss(self, parameters):
+        batch, labels = self.inputs(self.real_rows)
+        self.model.eval()
+        with plain_attention():
+            loss = F.cross_entropy(functional_call(self.model, parameters, kwargs=batch).logits, labels)
+        self.model.train()
+        return loss
+
+    def stepped(self, weights, rule, state):
+        """θ' as a differentiable function of the weights, AdamW written out once more."""
+        named = dict(self.model.named_parameters())
+        batch, labels = self.inputs(ROWS)
+        torch.set_rng_state(state)
+        with plain_attention():
+            losses = F.cross_entropy(functional_call(self.model, named, kwargs=batch).logits, labels, reduction="none")
+        gradients = torch.autograd.grad((weights * losses).mean(), list(named.values()), create_graph=True)
+        out = {}
+        groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
+        for (name, parameter), g in zip(named.items(), gradients, strict=True):
+            group, memory = groups[id(parameter)], self.optimizer.state[parameter]
+            if rule == "sgd":
+                out[name] = parameter.detach() - group["lr"] * g
+                continue
+            t = memory["step"].item() + 1
+            m = 0.9 * memory["exp_avg"] + 0.1 * g
+            v = 0.999 * memory["exp_avg_sq"] + 0.001 * g**2
+            # the root's derivative at 0 is infinite, where our gradient is 0 as well
+            safe = torch.where(v > 0, v, torch.ones_like(v))
+            root = torch.where(v > 0, (safe / (1 - 0.999**t)).sqrt(), torch.zeros_like(v))
+            old = parameter.detach() * (1 - group["lr"] * group["weight_decay"])
+            out[name] = old - group["lr"] * (m / (1 - 0.9**t)) / (root + 1e-8)
+        return out
+
+
+def _cut(tokens, rows):
+    parts = [slice(tokens.offsets[r], tokens.offsets[r + 1]) for r in rows]
+    joined = {n: np.concatenate([getattr(tokens, n)[p] for p in parts]) for n in ("input_ids", "token_type_ids")}
+    return joined | {"offsets": np.concatenate([[0], np.cumsum(tokens.lengths[rows])])}
+
+
+def off(found, expected):
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, rows, tokens, tiny_encoder):
+    exact = Scene(rows, tokens, tiny_encoder)
+    weights = WEIGHTS.double().requires_grad_()
+    state = torch.get_rng_state()
+    (expected,) = torch.autograd.grad(exact.real_loss(exact.stepped(weights, rule, state)), weights)
+    torch.set_rng_state(state)
+    found = exact.bound().sensitivity(WEIGHTS.double(), rule, None)
+    # our result is handed out in float32
+    assert off(found, expected) < tolerance
+    if dtype == torch.float32:
+        scene = Scene(rows, tokens, tiny_encoder, dtype)
+        scene.model.load_state_dict(exact.model.state_dict())
+        for mine, theirs in zip(scene.model.parameters(), exact.model.parameters(), strict=True):
+            for name in ("exp_avg", "exp_avg_sq"):
+                scene.optimizer.state[mine][name].copy_(exact.optimizer.state[theirs][name])
+        torch.set_rng_state(state)
+        assert off(scene.bound().sensitivity(WEIGHTS, rule, None), expected) < tolerance
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_finite_differences_of_the_whole_look_ahead(rule, rows, tokens, tiny_encoder):
+    scene = Scene(rows, tokens, tiny_encoder)
+    state = torch.get_rng_state()
+    found = scene.bound().sensitivity(WEIGHTS.double(), rule, None)
+    for row in (0, 5):  # not where the weight is 0: Adam's derivative there holds within eps only
+        ends = []
+        for sign in (1, -1):
+            moved = WEIGHTS.double()
+            moved[row] += sign * 1e-4
+            ends.append(scene.real_loss(scene.stepped(moved, rule, state)).item())
+        assert found[row].item() == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-4, abs=1e-9)
+
+
+def test_the_exact_form_is_the_published_step_of_every_example(rows, tokens, tiny_encoder):
+    scene = Scene(rows, tokens, tiny_encoder, dropout=0.0)
+    bound = scene.bound()
+    named = dict(scene.model.named_parameters())
+    steps = []
+    for row in ROWS:
+        batch, labels = scene.inputs(np.array([row]))
+        loss = F.cross_entropy(scene.model(**batch).logits, labels)
+        gradients = torch.autograd.grad(loss, list(named.values()))
+        changed, _ = scene.ahead.adam(dict(zip(named, gradients, strict=True)))
+        steps.append(changed)
+    moved = {n: p.detach() + sum(w * s[n] for w, s in zip(WEIGHTS.double() / 6, steps, strict=True)) for n, p in
+             named.items()}  # fmt: skip
+    leaves = {n: p.requires_grad_() for n, p in moved.items()}
+    gradients = torch.autograd.grad(scene.real_loss(leaves), list(leaves.values()))
+    expected = torch.stack([sum((s[n] * g).sum() for n, g in zip(leaves, gradients, strict=True)) for s in steps]) / 6
+    found = bound.sensitivity(WEIGHTS.double(), "adam", None, "exact")
+    assert off(found, expected) < 1e-6
+    linear = bound.sensitivity(WEIGHTS.double(), "adam", None)
+    assert off(linear, expected) > 1e-3, "for Adam the two forms differ"
+    both = [bound.sensitivity(WEIGHTS.double(), "sgd", None, form) for form in ("linear", "exact")]
+    assert off(*both) < 1e-5, "for SGD they do not"
+
+
+def test_the_generator_goes_on_as_if_nobody_had_looked_ahead(rows, tokens, tiny_encoder):
+    scene = Scene(rows, tokens, tiny_encoder)
+    bound = scene.bound()
+    before = torch.get_rng_state()
+    first = bound.sensitivity(WEIGHTS.double(), "adam", None)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(bound.sensitivity(WEIGHTS.double(), "adam", None), first)
+    assert scene.model.training
+    assert "meta_gradient" in scene.ahead.phases.seconds
+
+
+def test_real_rows_come_in_a_seeded_order_each_once_a_round(rows, tokens, tiny_encoder):
+    ahead = Scene(rows, tokens, tiny_encoder).ahead
+    order = [next(ahead._order) for _ in range(30)]
+    assert sorted(order[:15]) == sorted(order[15:]) == list(range(15))
+    assert order[:15] != order[15:]
+    assert order == [next(x) for x in [Scene(rows, tokens, tiny_encoder).ahead._order] for _ in range(30)]
+
+
+def test_a_phase_within_a_phase_is_booked_by_itself(monkeypatch):
+    clock = iter([0.0, 1.0, 4.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
+    monkeypatch.setattr("harness.training.phases.time.perf_counter", lambda: next(clock))
+    phases = Phases(HERE.device)
+    with phases.phase("train"), phases.phase("meta_gradient"):
+        pass
+    assert phases.seconds == {"train": 7.0, "meta_gradient": 3.0}
