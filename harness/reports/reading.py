@@ -134,7 +134,7 @@ def _controls(cells: Cells, best: Key) -> list[str]:
             verdict = "better than it" if pair.mean > 0 else "worse than it"
         groups.setdefault(verdict, []).append(f"{label} ({gap})")
     if absent:
-        groups["without a result"] = absent
+        groups["not run, or without a result"] = absent
     return [f"Simple controls, {verdict}: {'; '.join(labels)}." for verdict, labels in groups.items()]
 
 
