@@ -22,6 +22,11 @@ PATIENCE = 600.0  # seconds until a test gives up; nothing waits so long where a
 STARTED: list[psutil.Popen] = []  # what `Home.start` began in this test session
 
 
+def hears_ctrl_c() -> None:
+    """In a process that begins: Ctrl-C counts. Processes that run tests side by side ignore it, which is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Home:
     """A home folder with its ledger, store and reports."""
@@ -65,6 +70,7 @@ class Home:
             driver = psutil.Popen(
                 self.command("run", file, "--results", self.results), stdout=log, stderr=subprocess.STDOUT,
                 env=self.environment(**changes), cwd=self.folder, start_new_session=True,
+                preexec_fn=hears_ctrl_c,
             )  # fmt: skip
         STARTED.append(driver)
         return driver
