@@ -120,10 +120,24 @@ class Bench:
             losses = self.losses(self.batch, self.labels)
             loss = (weights * losses).mean()
             values = torch.autograd.grad(loss, list(named.values()), create_graph=True)
-            changed, _ = self.ahead.adam(dict(zip(named, values, strict=True)))
-            moved = {name: p.detach() + changed[name] for name, p in named.items()}
+            moved = self.stepped(dict(zip(named.values(), values, strict=True)))
+            moved = dict(zip(named, (moved[p] for p in named.values()), strict=True))
             (slope,) = torch.autograd.grad(self.real_loss(moved), weights)
         self.reweighted(self.losses(self.batch, self.labels), slope)
+
+    def stepped(self, gradient: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """The parameters after a step of AdamW, as a function of the gradient that keeps its graph."""
+        out = {}
+        for group in self.optimizer.param_groups:
+            rate, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
+            for parameter in group["params"]:
+                g, state = gradient[parameter], self.optimizer.state[parameter]
+                number = float(state["step"]) + 1
+                first = (beta1 * state["exp_avg"] + (1 - beta1) * g) / (1 - beta1**number)
+                second = (beta2 * state["exp_avg_sq"] + (1 - beta2) * g * g) / (1 - beta2**number)
+                old = parameter.detach() * (1 - rate * group["weight_decay"])
+                out[parameter] = old - rate * first / ((second + 1e-30).sqrt() + eps)
+        return out
 
     def real_loss(self, parameters: dict[str, Any]) -> Tensor:
         batch, labels = self.inputs(self.real_tokens, self.real)
