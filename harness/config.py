@@ -308,8 +308,10 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
 def _anchor_prompts(grid: Any, folder: Path) -> None:
     for row in grid if isinstance(grid, list) else []:
         for method in (row.get("methods") if isinstance(row, dict) else None) or []:
-            if isinstance(method, dict) and isinstance(method.get("prompts"), str):
-                method["prompts"] = str((folder / method["prompts"]).resolve())
+            if isinstance(method, dict):
+                for settings in (method, method.get("settings")):  # the short form, and the long one
+                    if isinstance(settings, dict) and isinstance(settings.get("prompts"), str):
+                        settings["prompts"] = str((folder / settings["prompts"]).resolve())
 
 
 def anchor_files(raw: dict[str, Any], folder: Path) -> dict[str, Any]:

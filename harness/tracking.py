@@ -184,8 +184,8 @@ class Ledger:
 
     def attach(self, trial: str, frames: Mapping[str, pd.DataFrame]) -> None:
         """More tables for a trial that is finished already."""
-        entry = self.trials().get(trial)
-        if entry is not None and frames:
+        entry = self.trials().get(trial) if frames else None
+        if entry is not None:
             self._upload(entry.run, _parquet(frames))
 
     def fail(self, run: str, error: str) -> None:

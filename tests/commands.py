@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,6 +115,29 @@ def wait_for(condition: Callable[[], bool], process: psutil.Popen, what: str) ->
         assert process.poll() is None, f"it ended with {process.returncode} before {what}"
         assert time.monotonic() < end, f"no sign of {what}"
         time.sleep(0.05)
+
+
+def wait_for_server(port: int, server: psutil.Popen) -> None:
+    """Looks until an MLflow server on this machine answers."""
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    wait_for(answers, server, "an answer of the server")
+
+
+def end(server: psutil.Popen) -> None:
+    """Ends a server and all that it started."""
+    left = family(server)
+    for process in reversed(left):
+        process.terminate()
+    server.wait(PATIENCE)
+    for process in gone(left):
+        process.kill()
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from typer.testing import CliRunner
 from harness import cli
 from harness.tracking import Ledger
 
-from .commands import PATIENCE, Home, family, gone, wait_for
+from .commands import Home, end, family, wait_for_server
 
 COMMANDS = [[], ["run"], ["plan"], ["report"], ["ui"], ["show"], ["list"], ["list", "methods"], ["list", "benchmarks"]]
 
@@ -186,15 +183,7 @@ def test_ui_listens_on_this_machine_only(home: Home) -> None:
             home.command("ui", "--port", port), stdout=log, stderr=subprocess.STDOUT, env=home.environment()
         )
     try:
-
-        def answers() -> bool:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
-                    return bool(reply.status == 200)
-            except (urllib.error.URLError, OSError):
-                return False
-
-        wait_for(answers, server, "an answer of the server")
+        wait_for_server(port, server)
         listening = {
             connection.laddr.ip
             for process in family(server)
@@ -204,9 +193,4 @@ def test_ui_listens_on_this_machine_only(home: Home) -> None:
         assert listening == {"127.0.0.1"}
         assert f"http://127.0.0.1:{port}" in home.log.read_text()
     finally:
-        left = family(server)
-        for process in reversed(left):
-            process.send_signal(signal.SIGTERM)
-        server.wait(PATIENCE)
-        for process in gone(left):
-            process.kill()
+        end(server)

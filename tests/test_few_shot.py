@@ -107,6 +107,23 @@ def test_no_answer_is_paid_for_twice(experiment_file: Callable[..., Path], serve
     assert len(server.bodies) == calls
 
 
+def test_a_folder_of_prompts_is_relative_to_the_experiments_file(experiment_file: Callable[..., Path]) -> None:
+    short = choice("http://127.0.0.1:1/v1", prompts="mine")
+    long = {"name": "llm_few_shot", "settings": {"model": "other", "prompts": "mine"}}
+    file = experiment_file(grid=[{"source": "real_small", "methods": [short, long]}], seeds=[0])
+    (file.parent / "mine").mkdir()
+    (file.parent / "mine" / "classify.txt").write_text("Say it: {{ row }}")
+    jobs = make(load(file), None).jobs
+    assert {job.trial.method.settings["templates"]["classify"] for job in jobs} == {"Say it: {{ row }}"}
+
+
+def test_a_plan_with_nothing_but_a_language_model_left(experiment_file: Callable[..., Path], tmp_path: Path) -> None:
+    method = choice("http://127.0.0.1:1/v1")
+    shown = Home(tmp_path)("plan", experiment_file(grid=[{"source": "real_small", "methods": [method]}], seeds=[0]))
+    assert shown.returncode == 0, shown.stderr
+    assert "what is left waits for a language model" in shown.stdout
+
+
 def test_two_rows_of_one_name_are_refused(experiment_file: Callable[..., Path]) -> None:
     methods = [choice(f"http://127.0.0.1:{port}/v1") for port in (1, 2)]
     with pytest.raises(UserError, match="both be called 'llm_few_shot"):

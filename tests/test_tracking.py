@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +19,7 @@ from harness.places import Places
 from harness.tracking import Ledger
 from harness.trials import Job, Task, Trial
 
-from .commands import PATIENCE, family, gone, wait_for
+from .commands import end, wait_for_server
 from .test_cli import free_port
 
 
@@ -154,6 +152,31 @@ def test_the_pages_of_mlflow_find_description_command_and_commit(ledger: Ledger,
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
+def test_a_metric_of_earlier_runs_of_the_experiment_can_be_added_to(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    assert ledger.before("wall_seconds") == 0.0
+    ledger.close("FINISHED", {"wall_seconds": 3.0})
+    again = Ledger(uri, tmp_path / "home")
+    again.open("toys", {}, {})
+    assert again.before("wall_seconds") == 3.0
+
+
+def test_more_tables_for_a_finished_trial(ledger: Ledger) -> None:
+    run = ledger.begin(job())
+    finish(ledger, run)
+    ledger.attach(job().trial.id, {"scores_generated_abc": FRAME})
+    assert ledger.artefact(run, "scores_generated_abc.parquet") is not None
+
+
+def test_label_names_may_stand_in_parameters(ledger: Ledger, uri: str) -> None:
+    odd = job()
+    settings = {"descriptions": {"billing (EU)": "money", "R&D": "new things"}}
+    method = odd.trial.method.model_copy(update={"settings": settings})
+    run = ledger.begin(odd.model_copy(update={"trial": odd.trial.model_copy(update={"method": method})}))
+    params = MlflowClient(uri).get_run(run).data.params
+    assert params["method.settings.descriptions.billing _EU_"] == "money"
+    assert params["method.settings.descriptions.R_D"] == "new things"
+
+
 def test_opening_marks_what_a_dead_driver_left_running(ledger: Ledger, uri: str, tmp_path: Path) -> None:
     left, done = ledger.begin(job(0)), ledger.begin(job(1))
     finish(ledger, done)
@@ -233,15 +256,7 @@ def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     log = (tmp_path / "server.log").open("w")
     server = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ), cwd=tmp_path)
     try:
-
-        def answers() -> bool:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
-                    return bool(reply.status == 200)
-            except (urllib.error.URLError, OSError):
-                return False
-
-        wait_for(answers, server, "an answer of the server")
+        wait_for_server(port, server)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         places = Places.at(tmp_path / "home", None)
         ledger = Ledger(places.tracking_uri, places.home)
@@ -258,10 +273,5 @@ def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert list((tmp_path / "artefacts").rglob("weights.parquet")), "the artefact went through the server"
         assert not (tmp_path / "home" / "artifacts").exists()
     finally:
-        left = family(server)
-        for process in reversed(left):
-            process.terminate()
-        server.wait(PATIENCE)
-        for process in gone(left):
-            process.kill()
+        end(server)
         log.close()

@@ -139,7 +139,12 @@ def check(benchmark: Benchmark, cache: Path | None = None) -> Check:
     figures = tuple(_figures(split, tokens[name], benchmark.labels, sample) for name, split in splits.items())
     real = [name for name in splits if name != "generated"]
     overlaps = tuple(_overlap(splits, tokens, name) for name in real) if "generated" in splits else ()
-    return Check(benchmark.name, benchmark.labels, sample, figures, overlaps, _transfers(splits), _distance(splits))
+    rows = {name: limit(split, CLASSIFIED) for name, split in splits.items()}
+    models = {
+        name: BagOfWords(rows[name]) for name in _TRAINED if name in rows and len(np.unique(rows[name].labels)) > 1
+    }
+    transfers, apart = _transfers(rows, models), _distance(rows, models)
+    return Check(benchmark.name, benchmark.labels, sample, figures, overlaps, transfers, apart)
 
 
 def _figures(split: Split, tokens: list[Words], labels: tuple[str, ...], sample: int) -> SplitFigures:
@@ -179,27 +184,27 @@ def _overlap(splits: dict[str, Split], tokens: dict[str, list[Words]], name: str
     )
 
 
-def _transfers(splits: dict[str, Split]) -> tuple[Transfer, ...]:
-    rows = {name: limit(split, CLASSIFIED) for name, split in splits.items()}
-    out = []
-    for trained in (name for name in _TRAINED if name in rows and len(np.unique(rows[name].labels)) > 1):
-        model = BagOfWords(rows[trained])
-        out += [Transfer(trained, tested, *model.evaluate(rows[tested])) for tested in rows if tested != trained]
-    return tuple(out)
+def _transfers(rows: dict[str, Split], models: dict[str, BagOfWords]) -> tuple[Transfer, ...]:
+    return tuple(
+        Transfer(trained, tested, *model.evaluate(rows[tested]))
+        for trained, model in models.items()
+        for tested in rows
+        if tested != trained
+    )
 
 
-def _distance(splits: dict[str, Split]) -> Distance | None:
+def _distance(rows: dict[str, Split], models: dict[str, BagOfWords]) -> Distance | None:
     """Distribution measures with bag-of-words classifiers as checkers, none of which has seen the rows it judges."""
     from sklearn.model_selection import StratifiedKFold
 
-    if "generated" not in splits:
+    if "generated" not in rows:
         return None
-    real, generated, test = (limit(splits[name], CLASSIFIED) for name in ("real_small", "generated", "test"))
+    real, generated, test = (rows[name] for name in ("real_small", "generated", "test"))
     classes = np.unique(test.labels)
     enough = np.array_equal(np.unique(real.labels), classes) and np.array_equal(np.unique(generated.labels), classes)
     if not enough or np.bincount(generated.labels).min() < FOLDS:
         return None
-    quality, diversity = BagOfWords(real), BagOfWords(generated)
+    quality, diversity = models["real_small"], models["generated"]
     unseen = np.zeros((len(generated), len(classes)))
     parts = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(generated.labels, generated.labels)
     for trained, held in parts:
