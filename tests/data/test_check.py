@@ -8,8 +8,11 @@ import pytest
 from rich.console import Console
 
 from harness.config import Benchmark
+from harness.data.bag_of_words import BagOfWords
+from harness.data.benchmarks import load
 from harness.data.check import check
 from harness.data.command import tables
+from harness.data.distributions import conditional_entropy
 from harness.data.text_statistics import distinct, jaccard, lengths, ngrams, self_bleu, vocabulary_overlap, words
 
 
@@ -90,6 +93,22 @@ def test_the_distance_grows_when_generated_labels_mean_something_else(tmp_path):
     assert turned.kl_real_generated > 1
     assert turned.kl_generated_real > 1
     assert turned.entropy_real == same.entropy_real
+
+
+def test_generated_rows_are_judged_by_classifiers_that_have_not_seen_them(tmp_path):
+    benchmark = tiny(tmp_path)
+    path = tmp_path / "generated.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    labels = np.random.default_rng(0).integers(0, 2, len(rows))  # nothing to learn, only to remember
+    said = [
+        {"text": f"{row['text']} word{i}", "label": int(label)}
+        for i, (row, label) in enumerate(zip(rows, labels, strict=False))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in said))
+    generated = load(benchmark, ["generated"])["generated"]
+    remembered = conditional_entropy(BagOfWords(generated).log_probabilities(generated))
+    assert check(benchmark).distance.kl_generated_real > 0
+    assert check(benchmark).distance.entropy_generated > 1.2 * remembered
 
 
 def test_without_a_class_there_is_no_distance(tmp_path):
