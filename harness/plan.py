@@ -113,7 +113,7 @@ def work(plan: Plan) -> Callable[[Job], float]:
         trained = training.steps * min(training.batch_size, source) if training.steps else training.epochs * source
         evaluated = training.epochs * (len(splits["validation"]) + len(splits["test"]))
         scored = sum(len(core.training_rows(trial, name, splits)) for name in job.scores)
-        return 3.0 * trained + evaluated + scored  # a backward pass costs about two forward passes
+        return core.make_method(trial).passes(training.epochs) * trained + evaluated + scored
 
     return rows
 

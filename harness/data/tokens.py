@@ -36,16 +36,27 @@ class Tokens:
         """Tokens per row [n]."""
         return np.diff(self.offsets)
 
+    def take(self, rows: IntArray) -> Tokens:
+        """Some of the rows, in the order given."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64)
+        flat = self._places(rows)
+        return Tokens(self.input_ids[flat], self.token_type_ids[flat], offsets)
+
     def padded(self, rows: Sequence[int] | IntArray) -> dict[str, IntArray]:
         """The rows as ``input_ids``, ``token_type_ids`` and ``attention_mask`` [B, longest row], padded with 0."""
         lengths = self.lengths[rows]
         mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
         out = {"attention_mask": mask.astype(np.int64)}
-        flat = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
+        flat = self._places(rows)
         for name, values in (("input_ids", self.input_ids), ("token_type_ids", self.token_type_ids)):
             out[name] = np.zeros(mask.shape, dtype=np.int64)
             out[name][mask] = values[flat]
         return out
+
+    def _places(self, rows: Sequence[int] | IntArray) -> IntArray:
+        """Where the rows' tokens stand in the flat arrays."""
+        parts = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 def tokenise(split: Split, tokenizer: Callable[[], Any], encoder: str, max_length: int, store: Store) -> Tokens:

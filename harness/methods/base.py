@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,19 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.config import Strict
-from harness.data.types import Split
+from harness.data.types import IntArray, Split
 from harness.errors import TrialError
 from harness.rows import Columns
 
-Need = Literal["quality", "diversity", "real"]
+Need = Literal["quality", "diversity", "real", "gradients", "inner_training"]
+#: Whose step is looked ahead through: plain gradient descent's, or that of the optimiser with its own moments.
+Rule = Literal["sgd", "adam"]
+#: ``linear``: the derivative of the optimiser's step on the weighted batch; ``exact``: every example steps by itself.
+Form = Literal["linear", "exact"]
+#: What an outer loss is, of the probability p of the given label: ``bounded`` is 1 - p, in which no row counts for
+#: more than 1 however wrong its label (the mean absolute error of Ghosh et al. 2017, and up to a factor the reverse
+#: cross-entropy of Wang et al. 2019); ``cross_entropy`` is -log p.
+OuterLoss = Literal["bounded", "cross_entropy"]
 #: Log-probabilities are clamped here, so that ratios of probabilities of 0 and 1 stay finite in float32.
 LOG_FLOOR = float(np.log(np.finfo(np.float32).tiny))
 
@@ -40,6 +48,65 @@ class MethodSettings(Strict):
 Settings = TypeVar("Settings", bound=MethodSettings)
 
 
+class MetaGradient(Protocol):
+    """What a method may ask about the gradients of a batch, if it needs ``gradients``."""
+
+    @property
+    def size(self) -> int:
+        """Rows of the batch, over all workers."""
+
+    def sensitivity(self, weights: Tensor, rule: Rule, real_rows: int | None, form: Form = "linear") -> Tensor:
+        """How the loss on the small real set, after one step on mean(w ℓ), changes with each weight.
+
+        Args:
+            weights: w, float32 [B], at which the derivative is taken.
+            rule: whose step.
+            real_rows: on how many real rows, the next ones in a seeded order; None for all of them.
+            form: see ``Form``; the two are the same for ``sgd``.
+
+        Returns:
+            dL(θ')/dw_i, float32 [B].
+        """
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of values [B] over the whole batch, on all workers."""
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Values [B] at the places of their rows in the source, zero elsewhere, the same on all workers [n]."""
+
+
+class InnerTraining(Protocol):
+    """Trainings before the real one, which it does not change, for a method that needs ``inner_training``."""
+
+    @property
+    def size(self) -> int:
+        """Rows n of the source."""
+
+    def shuffled(self, number: int) -> IntArray:
+        """The positions of the rows in a random order of the trial's seed; another number, another order [n]."""
+
+    def train(self, weights: Tensor, rows: IntArray, epochs: int) -> None:
+        """Fine-tunes on mean(w ℓ) over some rows, from the start of the real training and with its settings.
+
+        Args:
+            weights: w of all rows of the source, float32 [n].
+            rows: positions of those to train on.
+            epochs: passes over them.
+        """
+
+    def inner_products(self, rows: IntArray, outer: IntArray | None, loss: OuterLoss) -> Tensor:
+        """⟨∇ outer loss, ∇ℓ_i⟩ where the last training ended, without dropout; the same on all workers.
+
+        Args:
+            rows: positions i in the source.
+            outer: positions of the rows that the outer loss is the mean over; None for the small real set.
+            loss: which outer loss.
+
+        Returns:
+            float32 [len(rows)].
+        """
+
+
 @dataclass(frozen=True)
 class Step:
     """What a method sees of a slice of a batch.
@@ -52,6 +119,7 @@ class Step:
         quality: log-probabilities of the quality checker, float32 [B, C], if the method needs them.
         diversity: log-probabilities of the diversity checker, float32 [B, C], if the method needs them.
         epoch: passes over the source so far, from 0.
+        gradients: answers questions about gradients, if the method needs them.
     """
 
     ids: tuple[str, ...]
@@ -61,6 +129,7 @@ class Step:
     quality: Tensor | None
     diversity: Tensor | None
     epoch: int
+    gradients: MetaGradient | None = None
 
     @cached_property
     def log_model(self) -> Tensor:
@@ -100,7 +169,9 @@ class Method(ABC, Generic[Settings]):
 
     Class attributes:
         name: how experiments call it.
-        needs: what must exist before training: "quality" and "diversity" checker scores, "real" rows.
+        needs: what must exist before training: "quality" and "diversity" checker scores, "real" rows; and "gradients",
+            for a method that asks how the loss on the real rows changes with the weights; "inner_training", for one
+            that trains before it trains.
         details: settings that are no part of its name in tables.
         trains: whether the loop fine-tunes an encoder with it; see ``Predictor`` for what does not.
 
@@ -131,6 +202,13 @@ class Method(ABC, Generic[Settings]):
 
     def prepare(self, preparation: Preparation) -> None:
         """Called once before training."""
+
+    def rehearse(self, inner: InnerTraining) -> None:
+        """Called once after ``prepare``, if the method needs ``inner_training``."""
+
+    def passes(self, epochs: int) -> float:
+        """What a training row costs in each of so many epochs, in forward passes: for estimates of time."""
+        return 3.0  # a backward pass costs about two forward passes
 
     @abstractmethod
     def weights(self, step: Step) -> Tensor:

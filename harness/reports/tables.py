@@ -9,7 +9,9 @@ from itertools import product
 from typing import cast
 
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
+from harness.data.corruptions import KINDS, kind
 from harness.reports import runtime, text
 from harness.reports.cells import (
     Key,
@@ -179,6 +181,29 @@ def weights(results: Results) -> Table:
         "share clipped, mean effective sample size (Σw)²/Σw² as a share of the rows."
     )
     return table("Weights", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+
+
+def spoiled_rows(results: Results) -> Table:
+    """How well the weights of each method tell the rows of a spoiled source apart, where it is known which they are."""
+    rows = []
+    kinds = [name for name in ("original", *KINDS) if (results.weights["id"].map(kind) == name).any()]
+    for key, frame in cells_of(results.weights).items() if len(kinds) > 1 else ():
+        known = frame.dropna(subset="weight")
+        groups = known["id"].map(kind)
+        if known["weight"].nunique() < 2 or groups.nunique() < 2:
+            continue
+        seeds = [mine for _, mine in known.groupby("seed")]
+        areas = pd.Series([roc_auc_score(groups[mine.index] == "original", mine["weight"]) for mine in seeds])
+        means = known.groupby(groups)["weight"].mean().reindex(kinds)
+        told = f"{text.number(areas.mean(), 3)} ± {text.number(areas.std(), 3)}"
+        rows.append([key.benchmark, *_names(key), str(len(areas)), told, *(text.number(value) for value in means)])
+    columns = ["n", "AUROC", *(f"mean weight, {'intact' if name == 'original' else name}" for name in kinds)]
+    note = (
+        "AUROC: the chance that an intact row has a greater weight than a spoiled one (0.5: the weights say nothing), "
+        "weights of the last epoch, mean ± standard deviation over seeds. Methods with one weight for all rows are "
+        "left out. In a generated source `intact` is as the language model wrote it, right or wrong."
+    )
+    return table("Weights of intact and spoiled rows", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
 
 
 def extreme_rows(results: Results) -> list[Table]:

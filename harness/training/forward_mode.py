@@ -24,21 +24,27 @@ def parameters_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def losses_at(
-    model: nn.Module, batch: dict[str, Tensor], labels: Tensor, precision: str
-) -> Callable[[dict[str, Tensor]], Tensor]:
-    """The cross-entropy of every example, float32 [B], as a function of the trainable parameters."""
+def logits_at(model: nn.Module, batch: dict[str, Tensor], precision: str) -> Callable[[dict[str, Tensor]], Tensor]:
+    """The logits of a batch, float32 [B, C], as a function of the trainable parameters."""
     rest = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
     rest |= {name: b.detach() for name, b in model.named_buffers()}
     device = batch["input_ids"].device.type
 
-    def losses(parameters: dict[str, Tensor]) -> Tensor:
+    def logits(parameters: dict[str, Tensor]) -> Tensor:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             out: Any = torch.func.functional_call(model, (parameters, rest), kwargs=batch)
-        logits = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
-        return F.cross_entropy(logits, labels, reduction="none")
+        found: Tensor = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
+        return found
 
-    return losses
+    return logits
+
+
+def losses_at(
+    model: nn.Module, batch: dict[str, Tensor], labels: Tensor, precision: str
+) -> Callable[[dict[str, Tensor]], Tensor]:
+    """The cross-entropy of every example, float32 [B], as a function of the trainable parameters."""
+    logits = logits_at(model, batch, precision)
+    return lambda parameters: F.cross_entropy(logits(parameters), labels, reduction="none")
 
 
 def inner_products(

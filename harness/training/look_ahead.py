@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,16 +21,13 @@ from torch import Tensor, nn
 from harness.config import Training
 from harness.data.tokens import Tokens
 from harness.data.types import Split
+from harness.methods.base import Form, Rule
 from harness.seeds import generator
 from harness.training.evaluation import to_device
 from harness.training.forward_mode import inner_products, losses_at, parameters_of
 from harness.training.phases import Phases
 from harness.training.workers import Workers
 
-#: Whose step is looked ahead through: plain gradient descent's, or that of the optimiser with its own moments.
-Rule = Literal["sgd", "adam"]
-#: ``linear``: the derivative of the optimiser's step on the weighted batch; ``exact``: every example steps by itself.
-Form = Literal["linear", "exact"]
 Tensors = dict[str, Tensor]
 #: gradient by name -> change of the parameters, and the derivative of that change coordinate by coordinate
 StepOf = Callable[[Tensors], tuple[Tensors, Tensors]]
@@ -109,8 +105,14 @@ class LookAhead:
         return {name: self.workers.sum(value) for name, value in total.items()}
 
     def _draws(self, random: np.random.Generator) -> Iterator[int]:
+        """All real rows, then all again in another order; the classes evenly mixed, so that few rows speak for all."""
+        labels = self._real.labels
         while True:
-            yield from (int(row) for row in random.permutation(len(self._real)))
+            order, place = random.permutation(len(labels)), np.zeros(len(labels))
+            for label in np.unique(labels):
+                mine = order[labels[order] == label]
+                place[mine] = (np.arange(len(mine)) + random.random()) / len(mine)
+            yield from (int(row) for row in np.argsort(place, kind="stable"))
 
 
 @dataclass(frozen=True)

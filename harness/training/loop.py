@@ -23,6 +23,8 @@ from harness.methods import AnyMethod, Step
 from harness.seeds import derive
 from harness.training.classifier import forward, make_optimizer
 from harness.training.evaluation import FloatArray, metrics, predict, to_device
+from harness.training.forward_mode import plain_attention
+from harness.training.look_ahead import BatchLookAhead, LookAhead, random_states
 from harness.training.phases import Phases
 from harness.training.weights import WeightRecord, summary
 from harness.training.workers import Workers
@@ -40,6 +42,7 @@ class Inputs:
         quality: log-probabilities of the quality checker for them, float32 [n, C], or None.
         diversity: the same of the diversity checker.
         evaluation: split name -> rows and tokens to evaluate on.
+        real: the small real set, for a method that needs gradients.
     """
 
     source: Split
@@ -47,6 +50,7 @@ class Inputs:
     quality: FloatArray | None
     diversity: FloatArray | None
     evaluation: dict[str, tuple[Split, Tokens]]
+    real: tuple[Split, Tokens] | None = None
 
 
 @dataclass
@@ -92,6 +96,11 @@ class Loop:
         self.labels = torch.from_numpy(inputs.source.labels).to(workers.device)
         self.quality = _tensor(inputs.quality, workers.device)
         self.diversity = _tensor(inputs.diversity, workers.device)
+        self.ahead: LookAhead | None = None
+        if "gradients" in method.needs:
+            if inputs.real is None or training.accumulation != 1:
+                raise TrialError(f"method {method.name!r} needs real rows and whole batches: set accumulation to 1")
+            self.ahead = LookAhead(model, self.optimizer, inputs.real, training, seed, workers, phases)
         self.record = WeightRecord(len(inputs.source), workers)
         self.done = 0
 
@@ -143,7 +152,7 @@ class Loop:
             last = number == len(slices) - 1
             synchronised = last or self.workers.size == 1
             with nullcontext() if synchronised else self.model.no_sync():  # type: ignore[operator]
-                loss, weights = self._step(part, epoch)
+                loss, weights = self._step(part, epoch, len(rows), present=not idle)
                 loss = loss * 0.0 if idle else loss
                 # DDP averages gradients over workers; the mean of a batch is over the rows of all of them
                 (loss * (self.workers.size / len(rows))).backward()
@@ -164,19 +173,26 @@ class Loop:
         self.done += 1
         return total_loss
 
-    def _step(self, rows: IntArray, epoch: int) -> tuple[Tensor, Tensor]:
-        """Σ w·ce over a slice of a batch, attached, and its weights [B], detached."""
+    def _step(self, rows: IntArray, epoch: int, size: int, present: bool) -> tuple[Tensor, Tensor]:
+        """Σ w·ce over a slice of a batch of ``size`` rows, attached, and its weights [B], detached."""
         device = self.workers.device
-        logits = forward(self.model, to_device(self.inputs.tokens.padded(rows), device), self.training.precision)
+        batch = to_device(self.inputs.tokens.padded(rows), device)
+        states = random_states(device) if self.ahead else None
+        with plain_attention() if self.ahead else nullcontext():  # the forward-mode pass has to draw the same masks
+            logits = forward(self.model, batch, self.training.precision)
         index = torch.from_numpy(rows).to(device)
         labels = self.labels[index]
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        gradients = None
+        if self.ahead is not None and states is not None:
+            total = len(self.inputs.source)
+            gradients = BatchLookAhead(self.ahead, batch, labels, index, losses, states, size, total, present)
         step = Step(
             ids=tuple(self.inputs.source.ids[row] for row in rows), rows=index, labels=labels, logits=logits,
             quality=None if self.quality is None else self.quality[index],
-            diversity=None if self.diversity is None else self.diversity[index], epoch=epoch,
+            diversity=None if self.diversity is None else self.diversity[index], epoch=epoch, gradients=gradients,
         )  # fmt: skip
         weights = self.method.clipped(step)
-        losses = F.cross_entropy(logits, labels, reduction="none")
         if self.done % CHECK_EVERY.get(device.type, 20) == 0:
             self._check(step, losses.detach(), weights.detach())
         return (weights * losses).sum(), weights.detach()

@@ -21,6 +21,7 @@ from harness.methods import AnyMethod, AnyPredictor, Assignment, Predictor, Prep
 from harness.store import Arrays, Store
 from harness.training.classifier import load_classifier, load_tokenizer
 from harness.training.evaluation import FloatArray, label_metrics, predict
+from harness.training.inner import Rehearsal
 from harness.training.loop import Inputs, Loop, Report
 from harness.training.phases import Phases, peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.workers import Workers
@@ -120,9 +121,15 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: W
     with phases.phase("tokenise"):
         tokens = tokens_of(trial, source, store)
         evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
-    real = training_rows(trial, "real_small", splits).labels if "real" in method.needs else None
-    method.prepare(Preparation(source.labels, len(trial.task.labels), real))
-    inputs = Inputs(source, tokens, quality, diversity, evaluation)
+    real = training_rows(trial, "real_small", splits) if "real" in method.needs else None
+    method.prepare(Preparation(source.labels, len(trial.task.labels), None if real is None else real.labels))
+    read = real is not None and method.needs & {"gradients", "inner_training"}  # others want its labels alone
+    inputs = Inputs(
+        source, tokens, quality, diversity, evaluation, (real, tokens_of(trial, real, store)) if real and read else None
+    )
+    if "inner_training" in method.needs:
+        with phases.phase("outer_rounds"), Rehearsal(model, inputs, trial.training, trial.seed, workers) as inner:
+            method.rehearse(inner)
     outcome = Loop(model, method, inputs, trial.training, trial.seed, workers, phases).run(report)
     for name, digests in job.scores.items():
         with phases.phase("score"):

@@ -25,6 +25,12 @@ SETTINGS = {
     "accumulated": ["training.batch_size=47", "training.accumulation=3"],
     "by steps": ["training.batch_size=10", "training.steps=7"],
 }
+#: without warm-up, so that every step asks; sungen's inner trainings make and undo worker groups of their own
+META = [
+    {"name": "ren", "warm_up": 0, "real_rows": 5},
+    {"name": "hu", "warm_up": 0, "relative": False, "decay": 1.0},
+    {"name": "sungen", "rounds": 2, "inner_epochs": 1, "outer": "real", "step_size": 0.01},
+]
 NORMALISED = {"name": "focal", "normalise": True}
 
 
@@ -66,16 +72,19 @@ def trained(
     """Every setting on one process and on two."""
     folder = tmp_path_factory.mktemp("groups")
     store, file = Store(str(folder / "store")), experiment_file(**grid(["ce", NORMALISED]))
+    meta = experiment_file(**grid(META))
     jobs = {
         name: (jobs_of(file, store, *settings), jobs_of(file, store, *settings, "resources.workers=2"))
-        for name, settings in SETTINGS.items()
-    }
+        for file, name, settings in [
+            *((file, *item) for item in SETTINGS.items()), (meta, "meta", ["training.batch_size=47"]),
+        ]
+    }  # fmt: skip
     for size in (1, 2):
         run_group([job for pair in jobs.values() for job in pair[size - 1]], size, store, folder)
     return jobs, store
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [*SETTINGS, "meta"])
 def test_two_workers_give_the_numbers_of_one(
     name: str, trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store]
 ) -> None:

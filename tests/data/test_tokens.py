@@ -96,3 +96,16 @@ def test_padding_gives_back_every_row(lengths, data):
         assert padded["token_type_ids"][place][kept].tolist() == [i % 2 for i in row(tokens, number)]
         assert not padded["input_ids"][place][~kept].any()
         assert kept.tolist() == sorted(kept.tolist(), reverse=True)
+
+
+@given(st.lists(st.integers(0, 3), max_size=6))
+def test_taking_rows_is_padding_them_later(chosen):
+    flat = np.arange(10, dtype=np.int32)
+    tokens = Tokens(flat, flat.astype(np.int8), np.array([0, 3, 3, 7, 10]))
+    part = tokens.take(np.array(chosen, dtype=np.int64))
+    assert [row(part, i) for i in range(len(chosen))] == [row(tokens, i) for i in chosen]
+    assert part.lengths.tolist() == tokens.lengths[chosen].tolist() if chosen else len(part.lengths) == 0
+    assert part.input_ids.dtype == np.int32
+    if chosen:
+        found, expected = part.padded(range(len(chosen))), tokens.padded(chosen)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)

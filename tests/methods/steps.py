@@ -35,6 +35,6 @@ def make(name: str, classes: int = 3, **settings: Any) -> AnyMethod:
     """A method by name, prepared on a source in which every class occurs."""
     kind = methods.get(name)
     method = kind(kind.settings_type()(**settings))
-    source = np.arange(4 * classes) % classes
+    source = np.arange(8 * classes) % classes
     method.prepare(Preparation(source, classes, np.append(np.arange(classes), 0)))
     return method

@@ -1,0 +1,90 @@
+"""SunGen: weights of synthetic rows by bi-level optimisation with a noise-robust outer loss."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from harness.methods.base import InnerTraining, Method, MethodSettings, OuterLoss, Preparation, Step
+
+Rows = npt.NDArray[np.int64]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class SunGenSettings(MethodSettings):
+    """How weights are learned before the final training."""
+
+    rounds: Annotated[int, Field(gt=0)] = 4
+    """Outer rounds: an inner training from the start and one step on the weights each."""
+    inner_epochs: Annotated[int, Field(gt=0)] = 3
+    """Epochs of an inner training. Where it ends too early, its gradients speak of the classes' sizes, not of rows."""
+    inner_share: Share = 1.0
+    """Share of the source that a round trains on, and whose weights it changes."""
+    outer: Literal["synthetic", "real"] = "synthetic"
+    """What the outer loss is of: the rows of each class with the greatest weights, or the small real set."""
+    outer_loss: OuterLoss = "bounded"
+    outer_share: Share = 0.5
+    """Share of the rows of each class that a ``synthetic`` outer loss is of."""
+    folds: Annotated[int, Field(gt=0)] = 2
+    """The weights of each of so many parts of the source are judged by a ``synthetic`` outer loss on the others. With
+    1, as published, a row of the outer loss has its own gradient in it, which always speaks for it."""
+    step_size: Annotated[float, Field(gt=0.0)] = 0.15
+    """Learning rate of Adam on the weights, which stay between 0 and 1."""
+    initial: Share = 0.5
+    """What every weight is at first."""
+
+
+class SunGen(Method[SunGenSettings]):
+    """w <- Adam on -<grad outer, grad l_i> at the end of inner trainings, within 0 and 1 (Gao et al. 2023)."""
+
+    name = "sungen"
+    needs = frozenset({"real", "inner_training"})
+
+    def passes(self, epochs: int) -> float:
+        """Its rounds are many trainings; a look at all inner products costs about three forward passes."""
+        chosen = self.settings
+        inner = chosen.inner_share * 3.0 * (chosen.inner_epochs + 1) + 3.0 * chosen.outer_share
+        return 3.0 + chosen.rounds * inner / epochs
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Every row starts with the same weight."""
+        self._labels = preparation.labels
+        self._learned = torch.full((len(preparation.labels),), self.settings.initial)
+
+    def rehearse(self, inner: InnerTraining) -> None:
+        """Learns the weights."""
+        chosen, learned = self.settings, self._learned
+        optimizer = torch.optim.SparseAdam([learned], lr=chosen.step_size)  # moments of a round's rows only
+        for number in range(chosen.rounds):
+            order = inner.shuffled(number)
+            order = order[: max(2, round(chosen.inner_share * inner.size))]
+            inner.train(learned, np.sort(order), chosen.inner_epochs)
+            slope = torch.zeros_like(learned)
+            for part in np.array_split(order, chosen.folds if chosen.outer == "synthetic" else 1):
+                outer = None
+                if chosen.outer == "synthetic":
+                    outer = self._greatest(order if chosen.folds == 1 else order[~np.isin(order, part)])
+                slope[part] = inner.inner_products(part, outer, chosen.outer_loss).cpu()
+            # d outer/dw_i = -lr <grad outer, grad l_i> / sum(w): Adam divides by the factor common to all rows
+            index = torch.from_numpy(order)[None]
+            learned.grad = torch.sparse_coo_tensor(index, -slope[order], learned.shape, check_invariants=True)
+            optimizer.step()
+            learned.clamp_(0.0, 1.0)
+        learned.grad = None
+
+    def _greatest(self, rows: Rows) -> Rows:
+        """Of some rows, the share of each class with the greatest weights; the first among equals."""
+        ranked = rows[np.argsort(-self._learned.numpy()[rows], kind="stable")]
+        labels = self._labels[ranked]
+        classes = [ranked[labels == label] for label in np.unique(labels)]
+        return np.concatenate([c[: max(1, round(self.settings.outer_share * len(c)))] for c in classes])
+
+    def weights(self, step: Step) -> Tensor:
+        """The learned weights, of mean one over the source [B]."""
+        learned = self._learned.to(step.rows.device)
+        return learned[step.rows] / learned.mean().clamp(min=1e-6)

@@ -1,0 +1,103 @@
+"""Methods that ask for gradients, in the loop: what they learn, and that they learn it again bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from experiments.runtime.tiny import WORDS, make_rows
+from harness.config import Training
+from harness.data.types import Split
+from harness.errors import TrialError
+from harness.methods import Preparation
+from harness.store import Store
+from harness.training import trial as core
+from tests.methods.steps import make
+from tests.training.small import CLASSES, fill, find, make_loop, make_plan, tokens_of
+
+WARM_UP = 4
+TRAINING = Training(epochs=12, batch_size=16, learning_rate=3e-3, warmup=0.0)
+
+
+@pytest.fixture(scope="module")
+def sentences(tiny_encoder, tmp_path_factory):
+    """Sentences whose labels are right, and their tokens."""
+    found = make_rows(np.random.Generator(np.random.PCG64(3)), 20, 0.0)
+    labels = np.array([list(WORDS).index(label) for _, label in found])
+    names = tuple(f"row-{i}" for i in range(len(found)))
+    rows = Split("source", names, tuple(text for text, _ in found), None, labels)
+    return rows, tokens_of(rows, tiny_encoder, Store(str(tmp_path_factory.mktemp("sentences"))))
+
+
+def spoiled(rows):
+    """The rows with every third label moved on, and which those are."""
+    labels, wrong = rows.labels.copy(), np.arange(len(rows)) % 3 == 0
+    labels[wrong] = (labels[wrong] + 1) % CLASSES
+    return replace(rows, labels=labels), wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ren", {}),
+        ("ren", {"look_ahead": "adam"}),
+        ("hu", {}),
+        ("hu", {"form": "exact"}),
+        ("hu", {"look_ahead": "sgd", "decay": 1.2, "normalisation": "softmax"}),
+    ],
+)
+def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, tiny_encoder):
+    rows, tokens = sentences
+    noisy, wrong = spoiled(rows)
+    # looks ahead at the same rows with the right labels
+    loops = [
+        make_loop(
+            make(name, real_rows=None, warm_up=WARM_UP, **options),
+            noisy,
+            tokens,
+            tiny_encoder,
+            TRAINING,
+            real=(rows, tokens),
+        )
+        for _ in range(2)
+    ]
+    for loop in loops:
+        loop.method.prepare(Preparation(noisy.labels, CLASSES, rows.labels))
+    first, second = (loop.run(lambda entry: None) for loop in loops)
+    np.testing.assert_array_equal(first.weights[WARM_UP - 1], 1.0, "epochs of plain CE come first")
+    np.testing.assert_array_equal(first.weights[-1], second.weights[-1])
+    assert first.weights[-1].min() >= 0
+    assert first.weights[-1].mean() == pytest.approx(1.0, abs=1e-4)
+    found = np.mean([roc_auc_score(~wrong, weights) for weights in first.weights[WARM_UP:]])
+    assert found > 0.6, found
+    seconds = loops[0].phases.seconds
+    assert seconds["meta_gradient"] > 0
+    assert seconds["train"] > 0
+
+
+def test_accumulated_slices_are_refused(rows, tokens, tiny_encoder):
+    training = TRAINING.model_copy(update={"accumulation": 2})
+    with pytest.raises(TrialError, match="set accumulation to 1"):
+        make_loop(make("ren"), rows, tokens, tiny_encoder, training, real=(rows, tokens))
+
+
+@pytest.mark.parametrize("outer", ["real", "synthetic"])
+def test_a_trial_with_inner_trainings_comes_out_the_same_again(outer, experiment_file, tmp_path):
+    choice = {"name": "sungen", "rounds": 2, "inner_epochs": 1, "outer": outer}
+    plan = make_plan(experiment_file(grid=[{"source": "generated", "methods": ["ce", choice]}], seeds=[0]))
+    (label,) = (job.label for job in plan.jobs if job.label.startswith("sungen"))
+    job, ce = find(plan, "generated", label), find(plan, "generated", "ce")
+    results = [core.run(job, fill(plan, tmp_path / name), lambda entry: None) for name in ("one", "two")]
+    for name, values in results[0].arrays.items():
+        np.testing.assert_array_equal(values, results[1].arrays[name])
+    weights = results[0].arrays["weights"]
+    np.testing.assert_array_equal(weights[0], weights[-1])
+    assert len(np.unique(weights)) > 1
+    assert weights[0].mean() == pytest.approx(1.0, abs=1e-4)
+    assert results[0].runtime["seconds_outer_rounds"] > 0
+    plain = core.run(ce, fill(plan, tmp_path / "ce"), lambda entry: None)
+    assert not np.array_equal(plain.arrays["test"], results[0].arrays["test"])
+    assert "seconds_outer_rounds" not in plain.runtime
