@@ -104,7 +104,8 @@ class Bench:
         for row in range(len(self.labels)):
             one = {name: values[row : row + 1] for name, values in self.batch.items()}
             values = torch.autograd.grad(self.losses(one, self.labels[row : row + 1]).sum(), list(named.values()))
-            steps.append(self.ahead.adam(dict(zip(named, values, strict=True)))[0])
+            moved = self.stepped(dict(zip(named.values(), values, strict=True)))
+            steps.append({name: moved[p].detach() - p.detach() for name, p in named.items()})
         weights = self.weights.clone().requires_grad_()
         moved = {
             name: p.detach() + sum(w * step[name] for w, step in zip(weights, steps, strict=True)) / len(steps)

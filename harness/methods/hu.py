@@ -22,8 +22,8 @@ class HuSettings(MethodSettings):
     """``exact``, the published one, makes an Adam step of every example's own gradient, one example at a time."""
     normalisation: Literal["linear", "softmax"] = "linear"
     """How the weights of a batch are brought to mean one."""
-    decay: Annotated[float, Field(ge=1.0)] = 5.0
-    """A weight is divided by it before each update."""
+    decay: Annotated[float, Field(ge=1.0)] = 1.5
+    """A weight is divided by it before each update: 1 remembers every epoch alike, the published 5 hardly any."""
     relative: bool = True
     """Derivatives are divided by their mean size in the batch: as they come they are of the size of the learning
     rate, and the published update with them leaves all weights nearly equal."""

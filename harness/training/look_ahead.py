@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harness.config import Training
+from harness.data.batches import evaluation_batches
 from harness.data.tokens import Tokens
 from harness.data.types import Split
 from harness.methods.base import Form, Rule
@@ -28,6 +30,8 @@ from harness.training.forward_mode import inner_products, losses_at, parameters_
 from harness.training.phases import Phases
 from harness.training.workers import Workers
 
+#: Numbers that are worked on at a time: what comes up on the way then stays in a processor's cache.
+BLOCK = 1 << 15
 Tensors = dict[str, Tensor]
 #: gradient by name -> change of the parameters, and the derivative of that change coordinate by coordinate
 StepOf = Callable[[Tensors], tuple[Tensors, Tensors]]
@@ -65,23 +69,16 @@ class LookAhead:
 
     def adam(self, gradient: Tensors) -> tuple[Tensors, Tensors]:
         """A step of AdamW from the optimiser's own moments, as its next step would be without gradient clipping."""
-        change, slope = {}, {}
+        change, slope = ({name: torch.zeros_like(p) for name, p in parameters_of(self.model).items()} for _ in range(2))
         for group in self.optimizer.param_groups:
-            rate, (beta1, beta2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
             for parameter in group["params"]:
-                name = self._names[parameter]
-                g, state = gradient[name], self.optimizer.state.get(parameter, {})
-                number = float(state.get("step", 0.0)) + 1.0
-                up, down = 1 - beta1**number, 1 - beta2**number
-                first = state["exp_avg"].lerp(g, 1 - beta1) if state else g * (1 - beta1)
-                second = state["exp_avg_sq"] * beta2 if state else torch.zeros_like(g)
-                root = second.addcmul_(g, g, value=1 - beta2).div_(down).sqrt_()
-                denominator = root + eps
-                # d root/dg = (1 - β2) g / (down root); where root is 0, g is 0 and so is the product
-                bend = (g / root.clamp_(min=torch.finfo(g.dtype).tiny)).mul_((1 - beta2) / down)
-                move = first / denominator
-                slope[name] = bend.mul_(move).neg_().add_(1 - beta1).div_(denominator).mul_(-rate / up)
-                change[name] = move.mul_(-rate / up).sub_(parameter.detach(), alpha=rate * decay)
+                name, value = self._names[parameter], parameter.detach()
+                state = self.optimizer.state.get(parameter) or {"step": 0.0}
+                moments = [state[key] if key in state else torch.zeros_like(value) for key in ("exp_avg", "exp_avg_sq")]
+                arrays = [gradient[name], *moments, value, change[name], slope[name]]
+                size = BLOCK if value.device.type == "cpu" else value.numel()
+                for block in zip(*(array.reshape(-1).split(size) for array in arrays), strict=True):
+                    _adam_step(block, group, float(state["step"]) + 1.0)
         return change, slope
 
     def real_gradient(self, change: Tensors, rows: int | None) -> Tensors:
@@ -93,7 +90,7 @@ class LookAhead:
         self.model.eval()
         mine = chosen[self.workers.rank :: self.workers.size]
         size = self.training.batch_size
-        for part in (mine[i : i + size] for i in range(0, len(mine), size)):
+        for part in (mine[rows] for rows in evaluation_batches(self._tokens.lengths[mine], size)):
             batch = to_device(self._tokens.padded(part), self.workers.device)
             labels = self._labels[torch.from_numpy(part).to(self.workers.device)]
             loss = losses_at(self.model, batch, labels, self.training.precision)(moved).sum() / len(chosen)
@@ -221,6 +218,28 @@ class BatchLookAhead:
             own = step_of(self._backward(loss))[0]
             out.append(torch.stack([(own[name] * real[name]).sum() for name in own]).sum())
         return torch.stack(out).float() / self.size
+
+
+def _adam_step(arrays: tuple[Tensor, ...], group: dict[str, Any], number: float) -> None:
+    """Writes AdamW's ``number``-th step and its derivative, coordinate by coordinate.
+
+    Args:
+        arrays: gradient g, first and second moment, parameters; then where step and derivative go. All [k].
+        group: the optimiser's settings.
+        number: of the step, from 1.
+    """
+    g, first, second, value, change, slope = arrays
+    rate, (beta1, beta2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
+    up, down = 1 - beta1**number, 1 - beta2**number
+    root = (second * beta2).addcmul_(g, g, value=1 - beta2).div_(down).sqrt_()
+    denominator = root + eps
+    move = first.lerp(g, 1 - beta1).div_(denominator)
+    # d root/dg = (1 - β2) g / (down root); where root is 0, g is 0 and so is the product
+    bend = torch.div(g, root.clamp_(min=torch.finfo(g.dtype).tiny)).mul_((1 - beta2) / down)
+    torch.mul(bend, move, out=slope).neg_().add_(1 - beta1).div_(denominator).mul_(-rate / up)
+    torch.mul(move, -rate / up, out=change)
+    if decay:
+        change.sub_(value, alpha=rate * decay)
 
 
 def random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
