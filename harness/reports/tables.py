@@ -186,7 +186,8 @@ def weights(results: Results) -> Table:
 def spoiled_rows(results: Results) -> Table:
     """How well the weights of each method tell the rows of a spoiled source apart, where it is known which they are."""
     rows = []
-    kinds = [name for name in ("original", *KINDS) if (results.weights["id"].map(kind) == name).any()]
+    found = set() if results.weights.empty else set(results.weights["id"].map(kind))
+    kinds = [name for name in ("original", *KINDS) if name in found]
     for key, frame in cells_of(results.weights).items() if len(kinds) > 1 else ():
         known = frame.dropna(subset="weight")
         groups = known["id"].map(kind)

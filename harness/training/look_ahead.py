@@ -31,7 +31,7 @@ from harness.training.phases import Phases
 from harness.training.workers import Workers
 
 #: Numbers that are worked on at a time: what comes up on the way then stays in a processor's cache.
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 Tensors = dict[str, Tensor]
 #: gradient by name -> change of the parameters, and the derivative of that change coordinate by coordinate
 StepOf = Callable[[Tensors], tuple[Tensors, Tensors]]
@@ -231,13 +231,15 @@ def _adam_step(arrays: tuple[Tensor, ...], group: dict[str, Any], number: float)
     g, first, second, value, change, slope = arrays
     rate, (beta1, beta2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
     up, down = 1 - beta1**number, 1 - beta2**number
-    root = (second * beta2).addcmul_(g, g, value=1 - beta2).div_(down).sqrt_()
+    root = (second * (beta2 / down)).addcmul_(g, g, value=(1 - beta2) / down).sqrt_()
     denominator = root + eps
     move = first.lerp(g, 1 - beta1).div_(denominator)
     # d root/dg = (1 - β2) g / (down root); where root is 0, g is 0 and so is the product
-    bend = torch.div(g, root.clamp_(min=torch.finfo(g.dtype).tiny)).mul_((1 - beta2) / down)
-    torch.mul(bend, move, out=slope).neg_().add_(1 - beta1).div_(denominator).mul_(-rate / up)
-    torch.mul(move, -rate / up, out=change)
+    bend = torch.div(g, root.clamp_(min=torch.finfo(g.dtype).tiny))
+    size = -rate / up
+    torch.addcmul(g.new_tensor(size * (1 - beta1)), bend, move, value=-size * (1 - beta2) / down, out=slope)
+    slope.div_(denominator)
+    torch.mul(move, size, out=change)
     if decay:
         change.sub_(value, alpha=rate * decay)
 
