@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import higher
 import numpy as np
 import pytest
 import torch
@@ -24,13 +27,13 @@ WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7, 0.0, 1.4])
 class Scene:
     """A model in the middle of its training, with dropout, a batch and a small real set."""
 
-    def __init__(self, rows, tokens, encoder, dtype=torch.float64, dropout=0.2):
+    def __init__(self, rows, tokens, encoder, dtype=torch.float64, dropout=0.2, training=TRAINING):
         self.rows, self.tokens, self.dtype = rows, tokens, dtype
         self.model = load_classifier(str(encoder), CLASSES, 0, "sdpa").to(dtype).train()
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = dropout
-        self.optimizer, schedule = make_optimizer(self.model, TRAINING, 20)
+        self.optimizer, schedule = make_optimizer(self.model, training, 20)
         torch.manual_seed(1)
         for number in range(3):  # moments that are not zero
             batch, labels = self.inputs(np.arange(number * 8, number * 8 + 8))
@@ -41,7 +44,7 @@ class Scene:
         real = rows.take(np.arange(33, 48))
         self.real_rows = np.arange(33, 48)
         real_set = real, tokens.take(self.real_rows)
-        self.ahead = LookAhead(self.model, self.optimizer, real_set, TRAINING, 0, HERE, Phases(HERE.device))
+        self.ahead = LookAhead(self.model, self.optimizer, real_set, training, 0, HERE, Phases(HERE.device))
 
     def inputs(self, rows):
         return to_device(self.tokens.padded(rows), HERE.device), torch.from_numpy(self.rows.labels[rows])
@@ -111,6 +114,34 @@ def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, rows, 
                 scene.optimizer.state[mine][name].copy_(exact.optimizer.state[theirs][name])
         torch.set_rng_state(state)
         assert off(scene.bound().sensitivity(WEIGHTS, rule, None), expected) < tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_same_as_a_library_that_differentiates_through_the_step(rule, dtype, tolerance, rows, tokens, tiny_encoder):
+    training = TRAINING.model_copy(update={"weight_decay": 0.0})  # the library knows Adam, not AdamW
+    scene = Scene(rows, tokens, tiny_encoder, dtype, training=training)
+    state, model = torch.get_rng_state(), scene.model
+    weights = (WEIGHTS + 0.2).to(dtype)  # with 0 there would be coordinates without a moment, for which it puts in 1e-8
+    found = scene.bound().sensitivity(weights, rule, None)
+    theirs = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[rule](
+        [{"params": group["params"], "lr": group["lr"]} for group in scene.optimizer.param_groups]
+    )
+    if rule == "adam":
+        for parameter, known in scene.optimizer.state.items():  # a float32 number of steps spoils its 1 - 0.999**t
+            theirs.state[parameter] = known | {"step": int(known["step"])}
+        for group in theirs.param_groups:  # it adds eps before it corrects the second moment
+            group["eps"] *= math.sqrt(1 - 0.999**4)
+    weights.requires_grad_()
+    torch.set_rng_state(state)
+    with plain_attention(), higher.innerloop_ctx(model, theirs, copy_initial_weights=False) as (copy, optimizer):
+        batch, labels = scene.inputs(ROWS)
+        losses = F.cross_entropy(copy(**batch).logits, labels, reduction="none")
+        optimizer.step((weights * losses).mean())
+        batch, labels = scene.inputs(scene.real_rows)
+        copy.eval()
+        (expected,) = torch.autograd.grad(F.cross_entropy(copy(**batch).logits, labels), weights)
+    assert off(found, expected) < tolerance
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
