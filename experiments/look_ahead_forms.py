@@ -116,7 +116,9 @@ def main() -> None:
         inputs = Inputs(source, core.tokens_of(trial, source, store), None, None, {})
         # the learning rate falls to zero at the end of a training: look in the middle of one of twice the length
         training = training.model_copy(update={"epochs": 2 * epochs})
-        loop = Loop(model, core.make_method(trial), inputs, training, trial.seed, workers, Phases(workers.device))
+        loop = Loop(
+            model, core.make_method(trial.method), inputs, training, trial.seed, workers, Phases(workers.device)
+        )
         with suppress(EnoughError):
             loop.run(stop_after(epochs))
         ahead = LookAhead(

@@ -51,7 +51,9 @@ def make(experiment: Experiment, cache: Path | None) -> Plan:
     """
     for row in experiment.grid:
         for choice in row.methods:
-            resolve(choice)  # before the data is read: a misspelt method should not take a minute to find
+            info = resolve(choice)  # before the data is read: a misspelt method should not take a minute to find
+            for _, variant in experiment.variants():
+                core.make_method(info.choice).check(variant.training)
     identity = encoders.identity(experiment.encoder)
     specs, splits = {}, {}
     wanted = {name for row in experiment.grid for name in SOURCES[row.source]} | {"real_small", "validation", "test"}
@@ -113,7 +115,7 @@ def work(plan: Plan) -> Callable[[Job], float]:
         trained = training.steps * min(training.batch_size, source) if training.steps else training.epochs * source
         evaluated = training.epochs * (len(splits["validation"]) + len(splits["test"]))
         scored = sum(len(core.training_rows(trial, name, splits)) for name in job.scores)
-        return core.make_method(trial).passes(training.epochs) * trained + evaluated + scored
+        return core.make_method(trial.method).passes(training.epochs) * trained + evaluated + scored
 
     return rows
 

@@ -115,9 +115,10 @@ def test_torch_is_not_loaded_to_plan_or_to_report(path):
 
 
 #: What a method may import besides the contract: one that trains nothing, but asks somebody else, needs more.
-CONTRACT = {"harness.methods.base", "harness.errors"}
+CONTRACT = {"harness.methods.base", "harness.methods.looking_ahead", "harness.errors"}
 BESIDES = {
     "harness.methods.base": {"harness.config", "harness.rows", "harness.data.types"},
+    "harness.methods.looking_ahead": {"harness.config"},
     "harness.methods.llm_few_shot": {
         "harness.rows", "harness.data.types", "harness.store", "harness.generation.classify",
         "harness.generation.prompts", "harness.generation.settings",

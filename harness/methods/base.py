@@ -18,9 +18,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.config import Strict
+from harness.config import Strict, Training
 from harness.data.types import IntArray, Split
-from harness.errors import TrialError
+from harness.errors import TrialError, UserError
 from harness.rows import Columns
 
 Need = Literal["quality", "diversity", "real", "gradients", "inner_training"]
@@ -202,6 +202,18 @@ class Method(ABC, Generic[Settings]):
 
     def prepare(self, preparation: Preparation) -> None:
         """Called once before training."""
+
+    def check(self, training: Training) -> None:
+        """Asked when an experiment is planned.
+
+        Raises:
+            UserError: the method cannot be trained so.
+        """
+        if "gradients" in self.needs and training.accumulation != 1:
+            raise UserError(
+                f"method {self.name!r} looks at a batch as a whole: expected training.accumulation 1, found "
+                f"{training.accumulation}. Take a smaller batch_size, or split batches over devices (resources.workers)"
+            )
 
     def rehearse(self, inner: InnerTraining) -> None:
         """Called once after ``prepare``, if the method needs ``inner_training``."""

@@ -40,7 +40,7 @@ class SunGenSettings(MethodSettings):
 
 
 class SunGen(Method[SunGenSettings]):
-    """w <- Adam on -<grad outer, grad l_i> at the end of inner trainings, within 0 and 1 (Gao et al. 2023)."""
+    """w ← a step of Adam on -⟨∇outer, ∇ℓ_i⟩ where an inner training ends, within 0 and 1 (Gao et al. 2023)."""
 
     name = "sungen"
     needs = frozenset({"real", "inner_training"})
@@ -70,7 +70,7 @@ class SunGen(Method[SunGenSettings]):
                 if chosen.outer == "synthetic":
                     outer = self._greatest(order if chosen.folds == 1 else order[~np.isin(order, part)])
                 slope[part] = inner.inner_products(part, outer, chosen.outer_loss).cpu()
-            # d outer/dw_i = -lr <grad outer, grad l_i> / sum(w): Adam divides by the factor common to all rows
+            # d outer/dw_i = -lr ⟨∇outer, ∇ℓ_i⟩ / Σw: Adam divides by the factor common to all rows
             index = torch.from_numpy(order)[None]
             learned.grad = torch.sparse_coo_tensor(index, -slope[order], learned.shape, check_invariants=True)
             optimizer.step()

@@ -98,8 +98,8 @@ class Loop:
         self.diversity = _tensor(inputs.diversity, workers.device)
         self.ahead: LookAhead | None = None
         if "gradients" in method.needs:
-            if inputs.real is None or training.accumulation != 1:
-                raise TrialError(f"method {method.name!r} needs real rows and whole batches: set accumulation to 1")
+            assert inputs.real is not None, "a method that needs gradients gets real rows"
+            assert training.accumulation == 1, "planning refuses anything else"
             self.ahead = LookAhead(model, self.optimizer, inputs.real, training, seed, workers, phases)
         self.record = WeightRecord(len(inputs.source), workers)
         self.done = 0

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from harness.checkers import scores as checker_scores
-from harness.config import SOURCES
+from harness.config import SOURCES, MethodChoice
 from harness.data.splits import subset
 from harness.data.tokens import Tokens, tokenise
 from harness.data.types import IntArray, Split, concatenate
@@ -68,7 +68,7 @@ def run(job: Job, store: Store, report: Report) -> Result:
             report(entry)
         return stored
     _reset(job.trial, workers)
-    method = make_method(job.trial)
+    method = make_method(job.trial.method)
     if isinstance(method, Predictor):
         result = _predict(job.trial, method, store, report, workers)
     else:
@@ -158,10 +158,10 @@ def tokens_of(trial: Trial, split: Split, store: Store) -> Tokens:
     )
 
 
-def make_method(trial: Trial) -> AnyMethod:
-    """The trial's method with its settings."""
-    kind = methods.get(trial.method.name)
-    return kind(kind.settings_type().model_validate(trial.method.settings))
+def make_method(choice: MethodChoice) -> AnyMethod:
+    """A method with its settings."""
+    kind = methods.get(choice.name)
+    return kind(kind.settings_type().model_validate(choice.settings))
 
 
 def scored(job: Job, store: Store) -> bool:

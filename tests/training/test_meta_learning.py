@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from experiments.runtime.tiny import WORDS, make_rows
 from harness.config import Training
 from harness.data.types import Split
-from harness.errors import TrialError
+from harness.errors import UserError
 from harness.methods import Preparation
 from harness.store import Store
 from harness.training import trial as core
@@ -78,10 +78,32 @@ def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, ti
     assert seconds["train"] > 0
 
 
-def test_accumulated_slices_are_refused(rows, tokens, tiny_encoder):
-    training = TRAINING.model_copy(update={"accumulation": 2})
-    with pytest.raises(TrialError, match="set accumulation to 1"):
-        make_loop(make("ren"), rows, tokens, tiny_encoder, training, real=(rows, tokens))
+@pytest.mark.parametrize(
+    ("choice", "training", "message"),
+    [
+        ("ren", {"accumulation": 2}, "looks at a batch as a whole: expected training.accumulation 1, found 2"),
+        ({"name": "hu", "warm_up": 3}, {"epochs": 3}, "warm_up of 3 epochs leaves none of training.epochs 3"),
+    ],
+)
+def test_trainings_without_a_place_for_it_are_refused_at_the_door(choice, training, message, experiment_file):
+    file = experiment_file(grid=[{"source": "generated", "methods": ["ce", choice]}], training=training)
+    with pytest.raises(UserError, match=message):
+        make_plan(file)
+
+
+def test_by_steps_the_warm_up_may_end_within_an_epoch_of_evaluation(experiment_file):
+    grid = [{"source": "generated", "methods": ["ren"]}]
+    assert make_plan(experiment_file(grid=grid, training={"epochs": 1, "steps": 9})).jobs
+
+
+@pytest.mark.parametrize("name", ["hu", "ren", "sungen"])
+def test_they_train_under_bfloat16(name, experiment_file, tmp_path):
+    training = {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "precision": "bfloat16"}
+    plan = make_plan(experiment_file(grid=[{"source": "generated", "methods": [name]}], seeds=[0], training=training))
+    result = core.run(find(plan, "generated", name), fill(plan, tmp_path), lambda entry: None)
+    weights = result.arrays["weights"][-1]
+    assert np.isfinite(weights).all()
+    assert len(np.unique(weights)) > 2
 
 
 @pytest.mark.parametrize("outer", ["real", "synthetic"])
