@@ -1,4 +1,4 @@
-"""Pictures with a row for each method: accuracy of every seed, cost by phase, and the spread of the weights."""
+"""Pictures with a row for each method: accuracy of every seed, cost by phase, the spread of the weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
+from harness.data.corruptions import kind
 from harness.reports import runtime, text
 from harness.reports.cells import (
     BASELINE,
@@ -21,7 +22,7 @@ from harness.reports.cells import (
     in_order,
     panels_of,
 )
-from harness.reports.drawing import COLOURS, GREY, PALE, Drawing, Palette, heading, panels
+from harness.reports.drawing import COLOURS, GREY, INK, PALE, Drawing, Palette, heading, panels
 from harness.reports.types import Results
 
 Row = Key | str
@@ -97,6 +98,50 @@ def weights(results: Results, palette: Palette) -> list[Drawing]:
         "zero have no place on the axis: their share is written beside it."
     )
     return [Drawing("weights", "Distribution of the weights", caption, figure)]
+
+
+def spoiled(results: Results, palette: Palette) -> list[Drawing]:
+    """Histograms of the weights of intact rows, and below them of spoiled ones, where it is known which they are."""
+    cells = {key: rows.dropna(subset="weight") for key, rows in cells_of(results.weights).items()}
+    cells = {key: rows.assign(intact=rows["id"].map(kind) == "original") for key, rows in cells.items()}
+    cells = {k: rows for k, rows in cells.items() if rows["intact"].nunique() > 1 and rows["weight"].nunique() > 1}
+    cells = {key: cells[key] for key in at_largest_fraction(cells)}
+    if not cells:
+        return []
+    methods = [key.method for key in in_order(key._replace(benchmark="", variant="") for key in cells)]
+    methods = list(dict.fromkeys(methods))
+    where = panels_of(cells)
+    figure, axes = panels(len(where), 4.4, 1.0 + 0.7 * len(methods), share_y=True)
+    for ax, panel in zip(axes, where, strict=True):
+        mine = {key.method: rows for key, rows in cells.items() if (key.benchmark, key.variant) == panel}
+        _mirrored(ax, methods, mine, palette)
+        ax.set(title=heading(panel), xlabel="weight of a row, last epoch")
+    handles = [Patch(color=COLOURS[0], label="intact (any colour)"), Patch(color=GREY, label="spoiled")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    caption = (
+        "Weights of intact rows, above each line, and of spoiled ones, below it, in the last epoch, all seeds "
+        "together; both sides of a line are shares of their own rows on one scale. Weights beyond the axis count into "
+        "its last bin. Methods with one weight for all rows are left out."
+    )
+    return [Drawing("spoiled", "Weights of intact and spoiled rows", caption, figure)]
+
+
+def _mirrored(ax: Axes, methods: list[str], mine: dict[str, pd.DataFrame], palette: Palette) -> None:
+    high = max(float(rows["weight"].quantile(0.99)) for rows in mine.values())
+    bins = np.linspace(0.0, high, 41)
+    for y, method in enumerate(methods):
+        if method not in mine:
+            continue
+        weight, intact = mine[method]["weight"].clip(upper=high), mine[method]["intact"]
+        shares = [np.histogram(part, bins=bins)[0] / len(part) for part in (weight[intact], weight[~intact])]
+        most = max(share.max() for share in shares)
+        for share, colour, sign in zip(shares, (palette.colour(method), GREY), (-1, 1), strict=True):
+            ax.stairs(y + sign * 0.42 * share / most, bins, baseline=y, fill=True, color=colour, alpha=0.75)
+        ax.axhline(y, color=INK, linewidth=0.6)
+    ax.set_yticks(range(len(methods)), methods)
+    ax.set_ylim(len(methods) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
 
 
 def _rows(cells: Cells) -> list[Row]:

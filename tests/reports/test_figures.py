@@ -9,6 +9,7 @@ import pytest
 from harness.reports import figures
 from harness.reports.cells import requested
 from harness.reports.drawing import Palette
+from harness.reports.types import Results
 
 from .conftest import Build
 
@@ -53,6 +54,21 @@ def test_bars_start_at_zero_and_add_up_to_the_stand_alone_cost(build: Build) -> 
     expected = dimp[phases].sum() + checker[phases].sum() + checker["seconds_score"]
     assert ax.get_xlim()[0] == 0
     assert max(bar.get_x() + bar.get_width() for bar in ax.patches) == pytest.approx(expected)
+
+
+def test_spoiled_rows_are_mirrored(build: Build) -> None:
+    results = build(methods=("ce", "dimp", "filter"), seeds=(0, 1), rows=30)
+    assert [drawing.name for drawing in figures.draw(results)["weights"]] == ["weights"]
+    ids = results.weights["id"].where(results.weights.index % 3 > 0, results.weights["id"] + "+flip")
+    noisy = Results(results.trials, results.epochs, results.weights.assign(id=ids), results.meta)
+    _, drawing = figures.draw(noisy)["weights"]
+    assert drawing.name == "spoiled"
+    (ax,) = drawing.figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["dimp", "filter"]
+    for row, steps in enumerate((ax.patches[:2], ax.patches[2:])):
+        above, below = (patch.get_data().values for patch in steps)
+        assert above.min() < row == above.max()
+        assert below.max() > row == below.min()
 
 
 def test_drawing_leaves_the_style_alone_and_svg_is_stable(build: Build) -> None:
