@@ -33,6 +33,9 @@ class SunGenSettings(MethodSettings):
     folds: Annotated[int, Field(gt=0)] = 2
     """The weights of each of so many parts of the source are judged by a ``synthetic`` outer loss on the others. With
     1, as published, a row of the outer loss has its own gradient in it, which always speaks for it."""
+    balanced: bool = True
+    """Take off each class's mean inner product, so that rows compete within their class: otherwise the greatest class
+    crowds out the others round by round, and a ``synthetic`` outer loss has nothing to say against it."""
     step_size: Annotated[float, Field(gt=0.0)] = 0.15
     """Learning rate of Adam on the weights, which stay between 0 and 1."""
     initial: Share = 0.5
@@ -64,15 +67,19 @@ class SunGen(Method[SunGenSettings]):
             order = inner.shuffled(number)
             order = order[: max(2, round(chosen.inner_share * inner.size))]
             inner.train(learned, np.sort(order), chosen.inner_epochs)
-            slope = torch.zeros_like(learned)
+            products = torch.zeros_like(learned)
             for part in np.array_split(order, chosen.folds if chosen.outer == "synthetic" else 1):
                 outer = None
                 if chosen.outer == "synthetic":
                     outer = self._greatest(order if chosen.folds == 1 else order[~np.isin(order, part)])
-                slope[part] = inner.inner_products(part, outer, chosen.outer_loss).cpu()
+                products[part] = inner.inner_products(part, outer, chosen.outer_loss).cpu()
+            if chosen.balanced:
+                for label in np.unique(self._labels):
+                    mine = torch.from_numpy(order[self._labels[order] == label])
+                    products[mine] -= products[mine].mean()
             # d outer/dw_i = -lr ⟨∇outer, ∇ℓ_i⟩ / Σw: Adam divides by the factor common to all rows
             index = torch.from_numpy(order)[None]
-            learned.grad = torch.sparse_coo_tensor(index, -slope[order], learned.shape, check_invariants=True)
+            learned.grad = torch.sparse_coo_tensor(index, -products[order], learned.shape, check_invariants=True)
             optimizer.step()
             learned.clamp_(0.0, 1.0)
         learned.grad = None

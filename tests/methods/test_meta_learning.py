@@ -157,6 +157,14 @@ def test_sungen_looks_at_the_rows_of_each_class_with_the_greatest_weights():
     assert sorted(second) == [0, 3, 4]
 
 
+@pytest.mark.parametrize(("balanced", "expected"), [(True, [0.6, 0.4, 0.4, 0.6]), (False, [0.6, 0.6, 0.4, 0.4])])
+def test_sungen_rows_compete_within_their_class(balanced, expected):
+    method = sungen(4, rounds=1, step_size=0.1, balanced=balanced, outer="real")
+    method._labels = np.array([0, 0, 1, 1])
+    method.rehearse(Inner([9.0, 7.0, -8.0, -6.0]))
+    np.testing.assert_allclose(method._learned, expected, atol=1e-5)
+
+
 def test_sungen_judges_rows_by_others():
     inner, method = Inner(np.ones(9)), sungen(9, rounds=2, folds=3, outer_share=1.0)
     method.rehearse(inner)
@@ -169,7 +177,7 @@ def test_sungen_judges_rows_by_others():
 
 
 def test_sungen_trains_on_a_share_and_changes_only_its_weights():
-    inner, method = Inner(np.ones(10)), sungen(10, rounds=1, inner_share=0.3)
+    inner, method = Inner(10.0 ** np.arange(10)), sungen(10, rounds=1, inner_share=0.3)
     method.rehearse(inner)
     ((_, rows, _),) = inner.trained
     assert len(rows) == 3
