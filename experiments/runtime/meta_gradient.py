@@ -1,10 +1,11 @@
 """What learning weights by a look-ahead meta-gradient costs, side by side with plain training.
 
-One training step of all-MiniLM-L6-v2 on a batch, four ways, each a whole step (forward, backward, clipping, AdamW):
+One training step of all-MiniLM-L6-v2 on a batch, five ways, each a whole step (forward, backward, clipping, AdamW):
 
 * ce: plain cross-entropy.
 * ours: the weights' meta-gradient through the optimiser's Adam step, by one forward-mode pass (harness.training.
   look_ahead), on as many real rows as the batch has; then the weighted step.
+* ren: the same at w = 0 through plain gradient descent, which needs no gradient of the batch first.
 * per example: as published code does it. Every example's gradient makes an Adam step of its own, the weighted steps are
   added up, and the real loss there is differentiated with respect to the weights.
 * double backward: a functional Adam step of the batch with its graph kept, and backpropagation through it.
@@ -35,6 +36,7 @@ from torch.func import functional_call
 from harness.config import Training
 from harness.data.tokens import Tokens
 from harness.data.types import Split
+from harness.methods.base import Rule
 from harness.training.classifier import forward, load_classifier, make_optimizer
 from harness.training.evaluation import to_device
 from harness.training.forward_mode import plain_attention
@@ -58,7 +60,7 @@ def make_tokens(rows: int, seed: int) -> tuple[Split, Tokens]:
 
 
 class Bench:
-    """A model in training, and the four ways to take its next step."""
+    """A model in training, and the ways to take its next step."""
 
     def __init__(self, batch_size: int, precision: str, device: str) -> None:
         self.workers = Workers.here(device)
@@ -91,13 +93,19 @@ class Bench:
         self.finish(self.losses(self.batch, self.labels).mean())
 
     def ours(self) -> None:
+        self.looked_ahead(self.weights, "adam")
+
+    def ren(self) -> None:
+        self.looked_ahead(torch.zeros_like(self.weights), "sgd")
+
+    def looked_ahead(self, weights: Tensor, rule: Rule) -> None:
         states = random_states(self.workers.device)
         with plain_attention():
             losses = self.losses(self.batch, self.labels)
         size = len(self.labels)
         rows = torch.arange(size, device=self.workers.device)
         bound = BatchLookAhead(self.ahead, self.batch, self.labels, rows, losses, states, size, size, True)
-        self.reweighted(losses, bound.sensitivity(self.weights, "adam", size))
+        self.reweighted(losses, bound.sensitivity(weights, rule, size))
 
     def per_example(self) -> None:
         named, steps = dict(self.model.named_parameters()), []
@@ -182,6 +190,7 @@ def main() -> None:
     ways = {
         "ce": bench.ce,
         "ours": bench.ours,
+        "ren": bench.ren,
         "per example": bench.per_example,
         "double backward": bench.double_backward,
     }
@@ -203,13 +212,16 @@ def main() -> None:
         table.add_row(
             name, f"{time_of[name]:.2f}", span, f"{time_of[name] / time_of['ce']:.2f}", f"{space_of[name]:.0f}"
         )
+    others = [name for name in ways if name not in ("ours", "ren")]
     ratios = {
-        f"ours_over_{name.replace(' ', '_')}_ratio": time_of["ours"] / time_of[name] for name in ways if name != "ours"
+        f"{mine}_over_{name.replace(' ', '_')}_ratio": time_of[mine] / time_of[name]
+        for mine in ("ours", "ren")
+        for name in others
     }
     ratios |= {
         f"ours_over_{name.replace(' ', '_')}_memory_ratio": space_of["ours"] / space_of[name]
-        for name in ways
-        if name != "ours" and space_of[name] > 0
+        for name in others
+        if space_of[name] > 0
     }
     out = Console(highlight=False)
     out.print(table)

@@ -127,7 +127,7 @@ def spoiled(results: Results, palette: Palette) -> list[Drawing]:
 
 
 def _mirrored(ax: Axes, methods: list[str], mine: dict[str, pd.DataFrame], palette: Palette) -> None:
-    high = max(float(rows["weight"].quantile(0.99)) for rows in mine.values())
+    high = max(float(rows["weight"].quantile(0.97)) for rows in mine.values())
     bins = np.linspace(0.0, high, 41)
     for y, method in enumerate(methods):
         if method not in mine:

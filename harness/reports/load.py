@@ -112,7 +112,8 @@ def _weights(identity: dict[str, Any], entry: Entry, evaluations: int, ledger: L
     frame = pd.read_parquet(io.BytesIO(raw))
     text = frame["text"] if "pair" not in frame else frame["text"] + "  //  " + frame["pair"]
     told = pd.DataFrame({"id": frame["id"], "label": frame["label"], "text": text})
-    return told.assign(weight=frame[f"weight_{evaluations}"], **identity)
+    every = frame[[f"weight_{number}" for number in range(1, evaluations + 1)]]
+    return told.assign(weight=frame[f"weight_{evaluations}"], mean_weight=every.mean(axis=1), **identity)
 
 
 def _distance(job: Job, entries: dict[str, Entry], ledger: Ledger) -> dict[str, float] | None:

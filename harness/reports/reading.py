@@ -26,10 +26,12 @@ from harness.reports.types import Results
 
 METRIC = "test_accuracy"
 FEW = 5
-#: Simple ways that a weighting has to beat: (source, method) -> what it uses.
+#: What a reading is about: the first of these sources that is there, and what its rows are called.
+SUBJECTS = {"generated": "generated rows", "noisy": "noisy rows", "real_large": "the large real set"}
+#: Simple ways that a weighting has to beat: (source, method) -> what it uses. None is the weighting's own source.
 CONTROLS = {
-    ("generated", "prior"): "prior (label shares alone)",
-    ("generated", "imp_quality"): "imp_quality (the quality score alone)",
+    (None, "prior"): "prior (label shares alone)",
+    (None, "imp_quality"): "imp_quality (the quality score alone)",
     ("both", BASELINE): "CE on real and generated rows together",
     ("real_small", BASELINE): "CE on the few real rows alone",
 }
@@ -44,7 +46,7 @@ class Reading:
 
 
 def read(results: Results) -> list[Reading]:
-    """What each benchmark says about the generated source."""
+    """What each benchmark says about its generated source, or without one about its noisy or large real one."""
     cells = requested(results.trials)
     costs = runtime.with_costs(cells, results.trials)
     gains = differences(cells, METRIC)
@@ -57,19 +59,20 @@ def read(results: Results) -> list[Reading]:
 
 
 def _sentences(cells: Cells, gains: dict[Key, Paired], costs: Cells) -> list[str]:
+    source = next((name for name in SUBJECTS if any(key.source == name for key in cells)), "generated")
     means = {
         key: summarise(by_seed(cells[key], METRIC).to_numpy())
         for key in at_largest_fraction(cells)
-        if key.source == "generated"
+        if key.source == source
     }
     ranked = [key for key, summary in means.items() if summary.n]
     if not ranked:
-        return ["No trial on generated rows has a result: nothing can be said yet.", *_missing(cells)]
+        return [f"No trial on {SUBJECTS[source]} has a result: nothing can be said yet.", *_missing(cells)]
     complete = [key for key in ranked if is_complete(cells[key])]
     best = max(complete or ranked, key=lambda key: means[key].mean)
     share = f", with {text.fraction(best.fraction)} of the real rows" if _several_fractions(cells) else ""
     out = [
-        f"Best mean test accuracy on generated rows: {best.method}, {text.spread(means[best])} % "
+        f"Best mean test accuracy on {SUBJECTS[source]}: {best.method}, {text.spread(means[best])} % "
         f"({_count(cells[best])}){share}."
     ]
     if best in gains:
@@ -77,7 +80,7 @@ def _sentences(cells: Cells, gains: dict[Key, Paired], costs: Cells) -> list[str
     elif best.method == BASELINE:
         out.append("That is plain CE: no weighting beat it here.")
     else:
-        out.append("CE on generated rows was not run: there is nothing to compare with.")
+        out.append(f"CE on {SUBJECTS[source]} was not run: there is nothing to compare with.")
     return [*out, *_controls(cells, best), *_missing(cells)]
 
 
@@ -116,7 +119,10 @@ def _controls(cells: Cells, best: Key) -> list[str]:
     """How the controls compare with the best method, grouped by verdict."""
     groups: dict[str, list[str]] = {}
     absent = []
-    for (source, method), label in CONTROLS.items():
+    for (given, method), label in CONTROLS.items():
+        source = given or best.source
+        if source == "both" and best.source != "generated":
+            continue
         if (best.source, best.method) == (source, method):
             groups.setdefault("themselves the best", []).append(label)
             continue

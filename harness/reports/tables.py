@@ -194,15 +194,19 @@ def spoiled_rows(results: Results) -> Table:
         if known["weight"].nunique() < 2 or groups.nunique() < 2:
             continue
         seeds = [mine for _, mine in known.groupby("seed")]
-        areas = pd.Series([roc_auc_score(groups[mine.index] == "original", mine["weight"]) for mine in seeds])
-        means = known.groupby(groups)["weight"].mean().reindex(kinds)
-        told = f"{text.number(areas.mean(), 3)} ± {text.number(areas.std(), 3)}"
-        rows.append([key.benchmark, *_names(key), str(len(areas)), told, *(text.number(value) for value in means)])
-    columns = ["n", "AUROC", *(f"mean weight, {'intact' if name == 'original' else name}" for name in kinds)]
+        told = []
+        for column in ("weight", "mean_weight"):
+            areas = pd.Series([roc_auc_score(groups[mine.index] == "original", mine[column]) for mine in seeds])
+            told.append(f"{text.number(areas.mean(), 3)} ± {text.number(areas.std(), 3)}")
+        means = known.groupby(groups)["mean_weight"].mean().reindex(kinds)
+        rows.append([key.benchmark, *_names(key), str(len(seeds)), *told, *(text.number(value) for value in means)])
+    columns = ["n", "AUROC, last epoch", "AUROC, all epochs"]
+    columns += [f"mean weight, {'intact' if name == 'original' else name}" for name in kinds]
     note = (
         "AUROC: the chance that an intact row has a greater weight than a spoiled one (0.5: the weights say nothing), "
-        "weights of the last epoch, mean ± standard deviation over seeds. Methods with one weight for all rows are "
-        "left out. In a generated source `intact` is as the language model wrote it, right or wrong."
+        "mean ± standard deviation over seeds; of the weights of the last epoch, and of each row's mean weight over "
+        "all epochs, as are the mean weights. Methods with one weight for all rows are left out. In a generated "
+        "source intact is as the language model wrote it, right or wrong."
     )
     return table("Weights of intact and spoiled rows", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
 

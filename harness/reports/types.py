@@ -38,7 +38,7 @@ class Results:
         epochs: one row a trial and epoch (1, 2, ...): the identifying columns, ``train_loss``, the accuracies, F1s
             and weight statistics.
         weights: one row a trial and training row: the identifying columns, ``id``, ``label`` (name), ``text``,
-            ``weight`` (of the last epoch).
+            ``weight`` (of the last epoch), ``mean_weight`` (over all epochs).
         distances: one row a pair of checkers that some trial uses: ``benchmark``, ``source``, ``seed``, ``fraction``,
             ``variant``, and the fields of ``harness.data.distributions.Distance``. May be empty.
         meta: ``name``, ``description``, ``command``, ``commit``, ``dirty``, ``started``, ``versions``,

@@ -160,7 +160,8 @@ def _weights(trial: dict[str, Any], rows: int) -> list[dict[str, Any]]:
             "focal": rng.beta(1, 3),
         }.get(method, 1.0)
         text = f"generated sentence number {i}, which says something about the market"
-        out.append(identity | {"id": f"g{i:04d}", "label": LABELS[label], "text": text, "weight": float(weight)})
+        weights = {"weight": float(weight), "mean_weight": float(weight)}
+        out.append(identity | {"id": f"g{i:04d}", "label": LABELS[label], "text": text} | weights)
     return out
 
 

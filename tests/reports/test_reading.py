@@ -82,5 +82,15 @@ def test_without_ce_or_results_that_is_said(build: Build) -> None:
     assert read(Results(results.trials.iloc[:0], results.epochs, results.weights, results.meta)) == []
 
 
+def test_without_generated_rows_the_noisy_ones_are_spoken_of(build: Build) -> None:
+    results = build(methods=("ce", "dimp"))
+    sources = {"source": {"generated": "noisy"}}
+    frames = (frame.replace(sources) for frame in (results.trials, results.epochs, results.weights))
+    told = sentences(Results(*frames, results.meta))
+    assert "Best mean test accuracy on noisy rows: dimp" in told
+    assert "real and generated rows together" not in told
+    assert "prior (label shares alone)" in told
+
+
 def test_with_several_fractions_the_largest_speaks(build: Build) -> None:
     assert "with 100 % of the real rows" in sentences(build(methods=("ce", "dimp"), fractions=(0.1, 1.0)))

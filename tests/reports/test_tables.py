@@ -107,12 +107,14 @@ def test_weights_of_spoiled_rows_by_hand(build: Build) -> None:
     weights = results.weights.assign(id=results.weights["id"].map(ids))
     for (method, seed), values in told.items():
         weights.loc[(weights["method"] == method) & (weights["seed"] == seed), "weight"] = values
+        weights.loc[(weights["method"] == method) & (weights["seed"] == seed), "mean_weight"] = [2.0, 1.0, 3.0, 1.0]
     found = tables.spoiled_rows(tables.Results(results.trials, results.epochs, weights, results.meta)).frame()
     assert found["method"].tolist() == ["dimp", "filter"], "CE has one weight for all rows"
     # dimp: all four pairs right, then one of two; filter: ties count half
-    assert found["AUROC"].tolist() == ["0.750 ± 0.354", "0.750 ± 0.000"]
-    assert found["mean weight, intact"].tolist() == ["2.75", "0.50"]
-    assert found["mean weight, flip"].tolist() == ["1.67", "0.00"]
+    assert found["AUROC, last epoch"].tolist() == ["0.750 ± 0.354", "0.750 ± 0.000"]
+    assert found["AUROC, all epochs"].tolist() == ["1.000 ± 0.000"] * 2
+    assert found["mean weight, intact"].tolist() == ["2.50"] * 2
+    assert found["mean weight, flip"].tolist() == ["1.00"] * 2
 
 
 def test_few_rows_are_never_both_highest_and_lowest(build: Build) -> None:
