@@ -4,8 +4,8 @@ A classifier is trained with CE on a noisy source, some of whose labels were fli
 taking a step, every form is asked for the derivative of each row's weight, batch by batch (all weights one, the same
 dropout masks for every form). Printed: how well the derivatives tell flipped rows from intact ones (area under the ROC
 curve within a batch, mean over batches), and how near each form is to the published one (exact, through Adam): rank
-correlation, and relative difference |a - b| / |b| (Euclidean), both within a batch, after taking each batch's mean
-off, which normalising the weights of a batch takes off as well.
+correlation, and relative difference |a - b| / |b| (Euclidean), both within a batch and after taking the batch's mean
+off: what all of its rows have in common tells none from another.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from harness import plan as planning
 from harness.config import load
 from harness.data.batches import epoch_batches
 from harness.data.corruptions import kind
+from harness.errors import UserError
 from harness.methods.base import Form, Rule
 from harness.store import Store
 from harness.training import trial as core
@@ -89,10 +90,10 @@ def main() -> None:
     """Trains, asks, prints, writes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python experiments/look_ahead_forms.py experiments/meta_learning.yaml --json forms.json",
+        epilog="example: python experiments/look_ahead_forms.py experiments/flipped_labels.yaml --json forms.json",
     )  # fmt: skip
     parser.add_argument(
-        "experiment", type=Path, help="an experiment with a source `noisy`; its first benchmark is used"
+        "experiment", type=Path, help="an experiment with CE on the source `noisy`, the first one is used"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3], help="when to look (default after 1 and 3)")
@@ -100,9 +101,14 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS), metavar="FORM")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
-    experiment = load(args.experiment, tuple(args.set))
-    plan = planning.make(experiment, None)
-    job = next(job for job in plan.jobs if job.trial.source == "noisy" and job.trial.method.name == "ce")
+    try:
+        plan = planning.make(load(args.experiment, tuple(args.set)), None)
+    except UserError as error:
+        parser.error(str(error))
+    job = next((job for job in plan.jobs if job.trial.source == "noisy" and job.trial.method.name == "ce"), None)
+    if job is None:
+        sources = ", ".join(dict.fromkeys(job.trial.source for job in plan.jobs))
+        parser.error(f"{args.experiment} has no CE on the source noisy: expected it in its grid, found {sources}")
     trial, splits = job.trial, plan.splits[job.trial.task.name]
     real = splits["real_small"]
     store, workers = Store("memory://forms"), Workers.here("cpu")
@@ -111,11 +117,10 @@ def main() -> None:
     intact = np.array([kind(name) == "original" for name in source.ids])
     out, facts = Console(highlight=False), {}
     for epochs in args.epochs:
-        training = trial.training.model_copy(update={"epochs": epochs})
-        model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, training.attention)
+        model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
         inputs = Inputs(source, core.tokens_of(trial, source, store), None, None, {})
         # the learning rate falls to zero at the end of a training: look in the middle of one of twice the length
-        training = training.model_copy(update={"epochs": 2 * epochs})
+        training = trial.training.model_copy(update={"epochs": 2 * epochs})
         loop = Loop(
             model, core.make_method(trial.method), inputs, training, trial.seed, workers, Phases(workers.device)
         )

@@ -115,7 +115,7 @@ def work(plan: Plan) -> Callable[[Job], float]:
         trained = training.steps * min(training.batch_size, source) if training.steps else training.epochs * source
         evaluated = training.epochs * (len(splits["validation"]) + len(splits["test"]))
         scored = sum(len(core.training_rows(trial, name, splits)) for name in job.scores)
-        return core.make_method(trial.method).passes(training.epochs) * trained + evaluated + scored
+        return core.make_method(trial.method).passes(training) * trained + evaluated + scored
 
     return rows
 

@@ -218,8 +218,8 @@ class Method(ABC, Generic[Settings]):
     def rehearse(self, inner: InnerTraining) -> None:
         """Called once after ``prepare``, if the method needs ``inner_training``."""
 
-    def passes(self, epochs: int) -> float:
-        """What a training row costs in each of so many epochs, in forward passes: for estimates of time."""
+    def passes(self, training: Training) -> float:
+        """What a training row costs in the mean of the epochs, in forward passes: for estimates of time."""
         return 3.0  # a backward pass costs about two forward passes
 
     @abstractmethod

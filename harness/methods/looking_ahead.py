@@ -49,10 +49,11 @@ class LookingAhead(Method[LookAheads]):
                 f"{training.epochs} to learn weights in; expected fewer"
             )
 
-    def passes(self, epochs: int) -> float:
-        """The warm-up costs what CE costs."""
-        plain = min(self.settings.warm_up, epochs)
-        return (3.0 * plain + self.look * (epochs - plain)) / epochs
+    def passes(self, training: Training) -> float:
+        """The warm-up costs what CE costs; ``exact`` takes two backward passes through the batch for every row."""
+        plain = min(self.settings.warm_up, training.epochs)
+        look = self.look + (4.0 * training.batch_size if self.settings.form == "exact" else 0.0)
+        return (3.0 * plain + look * (training.epochs - plain)) / training.epochs
 
     def weights(self, step: Step) -> Tensor:
         """Ones during the warm-up, then what is learned [B]."""

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from harness.config import Training
 from harness.methods.base import InnerTraining, Method, MethodSettings, OuterLoss, Preparation, Step
 
 Rows = npt.NDArray[np.int64]
@@ -48,11 +49,11 @@ class SunGen(Method[SunGenSettings]):
     name = "sungen"
     needs = frozenset({"real", "inner_training"})
 
-    def passes(self, epochs: int) -> float:
+    def passes(self, training: Training) -> float:
         """Its rounds are many trainings; a look at all inner products costs about three forward passes."""
         chosen = self.settings
         inner = chosen.inner_share * 3.0 * (chosen.inner_epochs + 1) + 3.0 * chosen.outer_share
-        return 3.0 + chosen.rounds * inner / epochs
+        return 3.0 + chosen.rounds * inner / training.epochs
 
     def prepare(self, preparation: Preparation) -> None:
         """Every row starts with the same weight."""

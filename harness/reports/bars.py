@@ -108,8 +108,7 @@ def spoiled(results: Results, palette: Palette) -> list[Drawing]:
     cells = {key: cells[key] for key in at_largest_fraction(cells)}
     if not cells:
         return []
-    methods = [key.method for key in in_order(key._replace(benchmark="", variant="") for key in cells)]
-    methods = list(dict.fromkeys(methods))
+    methods = list(dict.fromkeys(key.method for key in in_order(k._replace(benchmark="", variant="") for k in cells)))
     where = panels_of(cells)
     figure, axes = panels(len(where), 4.4, 1.0 + 0.7 * len(methods), share_y=True)
     for ax, panel in zip(axes, where, strict=True):

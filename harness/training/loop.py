@@ -42,7 +42,7 @@ class Inputs:
         quality: log-probabilities of the quality checker for them, float32 [n, C], or None.
         diversity: the same of the diversity checker.
         evaluation: split name -> rows and tokens to evaluate on.
-        real: the small real set, for a method that needs gradients.
+        real: the small real set and its tokens, for a method that needs gradients or inner trainings.
     """
 
     source: Split

@@ -123,10 +123,10 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: W
         evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
     real = training_rows(trial, "real_small", splits) if "real" in method.needs else None
     method.prepare(Preparation(source.labels, len(trial.task.labels), None if real is None else real.labels))
-    read = real is not None and method.needs & {"gradients", "inner_training"}  # others want its labels alone
-    inputs = Inputs(
-        source, tokens, quality, diversity, evaluation, (real, tokens_of(trial, real, store)) if real and read else None
-    )
+    read = None
+    if real is not None and method.needs & {"gradients", "inner_training"}:  # others want its labels alone
+        read = (real, tokens_of(trial, real, store))
+    inputs = Inputs(source, tokens, quality, diversity, evaluation, read)
     if "inner_training" in method.needs:
         with phases.phase("outer_rounds"), Rehearsal(model, inputs, trial.training, trial.seed, workers) as inner:
             method.rehearse(inner)

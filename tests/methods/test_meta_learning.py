@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.config import Training
 from harness.methods import Preparation, methods
 from tests.methods.steps import make, make_step
 
@@ -185,12 +186,18 @@ def test_sungen_trains_on_a_share_and_changes_only_its_weights():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "passes"), [("ce", {}, 3.0), ("ren", {"warm_up": 5}, 3.0), ("ren", {"warm_up": 0}, 9.0)]
+    ("name", "options", "passes"),
+    [
+        ("ce", {}, 3.0),
+        ("ren", {"warm_up": 5}, 3.0),
+        ("ren", {"warm_up": 0}, 9.0),
+        ("ren", {"warm_up": 2, "form": "exact"}, (3.0 + 9.0 + 4 * 8) / 2),
+    ],
 )
 def test_what_a_row_costs(name, options, passes):
-    assert make(name, **options).passes(4) == passes
+    assert make(name, **options).passes(Training(epochs=4, batch_size=8)) == passes
 
 
 def test_more_rounds_cost_more():
-    costs = [make("sungen", rounds=rounds).passes(3) for rounds in (1, 10)]
+    costs = [make("sungen", rounds=rounds).passes(Training()) for rounds in (1, 10)]
     assert 3 < costs[0] < costs[1]
