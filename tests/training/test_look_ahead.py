@@ -201,6 +201,16 @@ def test_real_rows_come_in_a_seeded_order_each_once_a_round(rows, tokens, tiny_e
     assert order == [next(x) for x in [Scene(rows, tokens, tiny_encoder).ahead._order] for _ in range(30)]
 
 
+def test_the_classes_are_evenly_mixed_in_any_few_real_rows(rows, tokens, tiny_encoder):
+    ahead = Scene(rows, tokens, tiny_encoder).ahead
+    labels = rows.labels[33:48]
+    order = labels[[next(ahead._order) for _ in range(15)]]
+    for label in np.unique(labels):
+        seen = np.cumsum(order == label)
+        expected = (labels == label).mean() * np.arange(1, 16)
+        assert np.abs(seen - expected).max() <= 1.0, "never more than a row from its share"
+
+
 def test_a_phase_within_a_phase_is_booked_by_itself(monkeypatch):
     clock = iter([0.0, 1.0, 4.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
     monkeypatch.setattr("harness.training.phases.time.perf_counter", lambda: next(clock))

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from experiments.runtime.tiny import WORDS, make_rows
 from harness.config import Training
 from harness.data.types import Split
 from harness.errors import UserError
-from harness.methods import Preparation
+from harness.methods import Method, MethodSettings, Preparation
 from harness.store import Store
 from harness.training import trial as core
 from tests.methods.steps import make
@@ -76,6 +77,39 @@ def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, ti
     seconds = loops[0].phases.seconds
     assert seconds["meta_gradient"] > 0
     assert seconds["train"] > 0
+
+
+class Asked(Method[MethodSettings]):
+    """Compares the loop's inner products with backward passes through the batch it was given."""
+
+    name = "asked"
+    needs = frozenset({"real", "gradients"})
+    differences: tuple[float, ...] = ()
+
+    def weights(self, step):
+        bound = step.gradients
+        named = {n: p for n, p in bound.ahead.model.named_parameters() if p.requires_grad}
+        noise = torch.Generator().manual_seed(0)
+        direction = {n: torch.randn(p.shape, generator=noise) for n, p in named.items()}
+        found, expected = bound._products(direction), []
+        for loss in bound.losses:
+            own = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
+            expected.append(sum((g * direction[n]).sum() for n, g in zip(named, own, strict=True)))
+        expected = torch.stack(expected)
+        self.differences = (*self.differences, float((found - expected).abs().max() / expected.abs().max()))
+        return torch.ones_like(found)
+
+
+def test_in_the_loop_the_inner_products_are_of_the_forward_pass_with_its_dropout(sentences, tiny_encoder):
+    rows, tokens = sentences
+    training = Training(epochs=1, batch_size=16, learning_rate=1e-3)
+    loop = make_loop(Asked(), rows, tokens, tiny_encoder, training, real=(rows, tokens))
+    for module in loop.plain.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.3
+    loop.run(lambda entry: None)
+    assert len(loop.method.differences) == 4
+    assert max(loop.method.differences) < 1e-4
 
 
 @pytest.mark.parametrize(
