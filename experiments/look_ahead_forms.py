@@ -35,8 +35,7 @@ from harness.store import Store
 from harness.training import trial as core
 from harness.training.classifier import forward, load_classifier
 from harness.training.evaluation import to_device
-from harness.training.forward_mode import plain_attention
-from harness.training.look_ahead import BatchLookAhead, LookAhead, random_states
+from harness.training.look_ahead import BatchLookAhead, LookAhead
 from harness.training.loop import Inputs, Loop, Report
 from harness.training.phases import Phases
 from harness.training.workers import Workers
@@ -72,12 +71,13 @@ def slopes(
     source, device = loop.inputs.source, loop.workers.device
     for rows in batches:
         batch = to_device(loop.inputs.tokens.padded(rows), device)
-        states, index = random_states(device), torch.from_numpy(rows).to(device)
+        index = torch.from_numpy(rows).to(device)
         labels = loop.labels[index]
         loop.plain.train()
-        with plain_attention():
+        asked = ahead.watch(batch, labels)
+        with asked.watching():
             losses = F.cross_entropy(forward(loop.plain, batch, "float32"), labels, reduction="none")
-        bound = BatchLookAhead(ahead, batch, labels, index, losses, states, len(rows), len(source), True)
+        bound = BatchLookAhead(ahead, asked, index, losses, len(rows), len(source), True)
         ones = torch.ones(len(rows), device=device)
         said = {}
         for name in forms:

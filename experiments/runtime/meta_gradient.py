@@ -3,8 +3,8 @@
 One training step of all-MiniLM-L6-v2 on a batch, five ways, each a whole step (forward, backward, clipping, AdamW):
 
 * ce: plain cross-entropy.
-* ours: the weights' meta-gradient through the optimiser's Adam step, by one forward-mode pass (harness.training.
-  look_ahead), on as many real rows as the batch has; then the weighted step.
+* ours: the weights' meta-gradient through the optimiser's Adam step, its inner products by layers
+  (harness.training.by_layer), on as many real rows as the batch has; then the weighted step.
 * ren: the same at w = 0 through plain gradient descent, which needs no gradient of the batch first.
 * per example: as published code does it. Every example's gradient makes an Adam step of its own, the weighted steps are
   added up, and the real loss there is differentiated with respect to the weights.
@@ -40,7 +40,7 @@ from harness.methods.base import Rule
 from harness.training.classifier import forward, load_classifier, make_optimizer
 from harness.training.evaluation import to_device
 from harness.training.forward_mode import plain_attention
-from harness.training.look_ahead import BatchLookAhead, LookAhead, Tensors, random_states
+from harness.training.look_ahead import BatchLookAhead, LookAhead, Tensors
 from harness.training.phases import Phases, peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.workers import Workers
 
@@ -99,12 +99,12 @@ class Bench:
         self.looked_ahead(torch.zeros_like(self.weights), "sgd")
 
     def looked_ahead(self, weights: Tensor, rule: Rule) -> None:
-        states = random_states(self.workers.device)
-        with plain_attention():
+        asked = self.ahead.watch(self.batch, self.labels)
+        with asked.watching():
             losses = self.losses(self.batch, self.labels)
         size = len(self.labels)
         rows = torch.arange(size, device=self.workers.device)
-        bound = BatchLookAhead(self.ahead, self.batch, self.labels, rows, losses, states, size, size, True)
+        bound = BatchLookAhead(self.ahead, asked, rows, losses, size, size, True)
         self.reweighted(losses, bound.sensitivity(weights, rule, size))
 
     def per_example(self) -> None:

@@ -38,7 +38,7 @@ class LookingAhead(Method[LookAheads]):
     """
 
     needs = frozenset({"real", "gradients"})
-    look: ClassVar[float] = 11.0
+    look: ClassVar[float] = 9.0
 
     def check(self, training: Training) -> None:
         """The warm-up must leave something to learn weights in."""

@@ -20,7 +20,7 @@ class Ren(LookingAhead[RenSettings]):
     """w_i = max(0, -dL_real(θ')/dw_i at w = 0), mean one in a batch (Ren et al. 2018, Algorithm 1)."""
 
     name = "ren"
-    look = 9.0  # at w = 0 the batch's own gradient need not be computed
+    look = 7.5  # at w = 0 the batch's own gradient need not be computed
 
     def learn(self, step: Step, gradients: MetaGradient) -> Tensor:
         """At least 0; all 0 where no row helps [B]."""

@@ -77,3 +77,48 @@ def inner_products(
 def plain_attention() -> Any:
     """A context in which attention is computed by the plain kernel: the fused ones have no forward-mode derivative."""
     return sdpa_kernel(SDPBackend.MATH)
+
+
+class ByForwardMode:
+    """What can be asked about the losses of one forward pass, by another pass with the same masks.
+
+    Args:
+        model: the classifier without wrappers.
+        batch: its inputs, [B, T] each.
+        labels: class indices, int64 [B].
+        precision: as in training.
+    """
+
+    def __init__(self, model: nn.Module, batch: dict[str, Tensor], labels: Tensor, precision: str) -> None:
+        self._model, self._batch, self._labels, self._precision = model, batch, labels, precision
+        self._states = random_states(labels.device)
+
+    def watching(self) -> Any:
+        """A context for the forward pass: the plain kernel draws its masks as the second pass does."""
+        return plain_attention()
+
+    def gradient(self, losses: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """∇ Σ w ℓ for every trainable parameter; the graph is kept."""
+        return gradient((weights * losses).sum(), self._model)
+
+    def products(self, losses: Tensor, direction: Direction) -> Tensor:
+        """⟨v, ∇ℓ_i⟩ of every example [B]; the generators are left as they were found."""
+        cpu, cuda = self._states
+        device = self._labels.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state(cuda, device)
+            found = inner_products(self._model, self._batch, self._labels, direction, self._precision)
+        return found.to(losses.dtype)
+
+
+def gradient(value: Tensor, model: nn.Module) -> dict[str, Tensor]:
+    """The gradient of a scalar for every trainable parameter by name; the graph is kept."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return dict(zip(named, torch.autograd.grad(value, list(named.values()), retain_graph=True), strict=True))
+
+
+def random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The states of the generators that a forward pass on the device draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None

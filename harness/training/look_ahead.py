@@ -5,8 +5,9 @@
     dL/dw_i = ⟨∇L(θ'), dθ'/dw_i⟩,    and for a step Δ(g) of the batch's gradient g:    dθ'/dw_i = Δ'(g) ∇ℓ_i / B,
 
 since the steps of SGD and Adam act on each coordinate by itself. So with v = Δ'(g) ∇L(θ') all derivatives are
-⟨v, ∇ℓ_i⟩/B: one backward pass for g, one on real rows for ∇L(θ'), one forward-mode pass. Nothing is approximated; this
-is what differentiating through the optimiser's step gives.
+⟨v, ∇ℓ_i⟩/B: one backward pass for g, one on real rows for ∇L(θ'), and the products from what the pass for g left at
+every layer (``by_layer``) or, where a model does not allow that, by a forward-mode pass (``forward_mode``). Nothing
+is approximated; this is what differentiating through the optimiser's step gives.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from harness.data.tokens import Tokens
 from harness.data.types import Split
 from harness.methods.base import Form, Rule
 from harness.seeds import generator
+from harness.training.by_layer import ByLayer
 from harness.training.evaluation import to_device
-from harness.training.forward_mode import inner_products, losses_at, parameters_of
+from harness.training.forward_mode import ByForwardMode, gradient, losses_at, parameters_of
 from harness.training.phases import Phases
 from harness.training.workers import Workers
 
@@ -48,6 +50,9 @@ class LookAhead:
         seed: the trial's seed, for the order of the real rows.
         workers: the processes that train together.
         phases: time is booked as ``meta_gradient``.
+
+    Attributes:
+        by_layer: whether the model allows inner products by layers.
     """
 
     def __init__(
@@ -60,6 +65,24 @@ class LookAhead:
         self._labels = torch.from_numpy(self._real.labels).to(workers.device)
         self._order = self._draws(generator(seed, "real_rows"))
         self._names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.by_layer = self._probe()
+
+    def watch(self, batch: Tensors, labels: Tensor) -> ByLayer | ByForwardMode:
+        """What will be asked about a forward pass; it has to happen in its context ``watching()``."""
+        if self.by_layer:
+            return ByLayer(self.model, len(labels), self.training.precision)
+        return ByForwardMode(self.model, batch, labels, self.training.precision)
+
+    def _probe(self) -> bool:
+        """Whether rows, here a real one twice, go through the model as ``ByLayer`` needs it."""
+        rows = np.zeros(2, dtype=np.int64)
+        seen = ByLayer(self.model, len(rows), self.training.precision)
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), seen.watching():
+            self.model(**to_device(self._tokens.padded(rows), self.workers.device))
+        self.model.train(was_training)
+        return seen.suffices()
 
     def sgd(self, gradient: Tensors) -> tuple[Tensors, Tensors]:
         """Plain gradient descent with the learning rate of now: Δ = -lr g."""
@@ -118,20 +141,18 @@ class BatchLookAhead:
 
     Attributes:
         ahead: the optimiser's part.
-        batch: the inputs of the B rows, their ``labels`` [B], positions ``rows`` [B] in the source, ``losses`` [B]
-            attached to the graph.
-        generator: states of the random generators before the forward pass.
+        rows: positions of the B rows in the source [B].
+        losses: ℓ [B], attached to the graph.
+        asked: what can be asked about the losses.
         size: rows of the batch over all workers.
         total: rows n of the source.
         present: False where this worker has no row of its own and computes one that does not count.
     """
 
     ahead: LookAhead
-    batch: Tensors
-    labels: Tensor
+    asked: ByLayer | ByForwardMode
     rows: Tensor
     losses: Tensor
-    generator: tuple[Tensor, Tensor | None]
     size: int
     total: int
     present: bool
@@ -155,11 +176,10 @@ class BatchLookAhead:
         with self.ahead.phases.phase("meta_gradient"):
             if form == "exact":
                 return self._one_by_one(weights.detach(), rule, real_rows)
-            gradient = self._gradient(weights.detach())
-            change, slope = self._step_of(rule)(gradient)
+            change, slope = self._step_of(rule)(self._gradient(weights.detach()))
             real = self.ahead.real_gradient(change, real_rows)
             direction = {name: slope[name].mul_(real[name]) for name in real}
-            return self._products(direction) / self.size
+            return self.asked.products(self.losses, direction).float() / self.size
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the whole batch, on all workers."""
@@ -179,26 +199,8 @@ class BatchLookAhead:
         names = parameters_of(self.ahead.model)
         if not bool(self.ahead.workers.sum(weights.abs().sum())):
             return {name: torch.zeros_like(value) for name, value in names.items()}
-        loss = (weights * self.losses).sum() * (float(self.present) / self.size)
-        found = self._backward(loss)
+        found = self.asked.gradient(self.losses, weights * (float(self.present) / self.size))
         return {name: self.ahead.workers.sum(value) for name, value in found.items()}
-
-    def _backward(self, loss: Tensor) -> Tensors:
-        named = {name: p for name, p in self.ahead.model.named_parameters() if p.requires_grad}
-        values = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
-        return dict(zip(named, values, strict=True))
-
-    def _products(self, direction: Tensors) -> Tensor:
-        """⟨v, ∇ℓ_i⟩ with the masks of the forward pass; the generators are left as they were found."""
-        cpu, cuda = self.generator
-        device = self.labels.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.set_rng_state(cpu)
-            if cuda is not None:
-                torch.cuda.set_rng_state(cuda, device)
-            return inner_products(
-                self.ahead.model, self.batch, self.labels, direction, self.ahead.training.precision
-            ).float()
 
     def _one_by_one(self, weights: Tensor, rule: Rule, real_rows: int | None) -> Tensor:
         """The published form: every example's gradient makes a step of its own, and the weighted steps are added up.
@@ -209,13 +211,13 @@ class BatchLookAhead:
         step_of = self._step_of(rule)
         ahead = {name: torch.zeros_like(value) for name, value in parameters_of(self.ahead.model).items()}
         for weight, loss in zip(weights, self.losses, strict=True):
-            for name, value in step_of(self._backward(loss))[0].items():
+            for name, value in step_of(gradient(loss, self.ahead.model))[0].items():
                 ahead[name] += value * (weight * float(self.present) / self.size)
         ahead = {name: self.ahead.workers.sum(value) for name, value in ahead.items()}
         real = self.ahead.real_gradient(ahead, real_rows)
         out = []
         for loss in self.losses:
-            own = step_of(self._backward(loss))[0]
+            own = step_of(gradient(loss, self.ahead.model))[0]
             out.append(torch.stack([(own[name] * real[name]).sum() for name in own]).sum())
         return torch.stack(out).float() / self.size
 
@@ -242,8 +244,3 @@ def _adam_step(arrays: tuple[Tensor, ...], group: dict[str, Any], number: float)
     torch.mul(move, size, out=change)
     if decay:
         change.sub_(value, alpha=rate * decay)
-
-
-def random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The states of the generators that a forward pass on the device draws from."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None

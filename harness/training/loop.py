@@ -23,8 +23,7 @@ from harness.methods import AnyMethod, Step
 from harness.seeds import derive
 from harness.training.classifier import forward, make_optimizer
 from harness.training.evaluation import FloatArray, metrics, predict, to_device
-from harness.training.forward_mode import plain_attention
-from harness.training.look_ahead import BatchLookAhead, LookAhead, random_states
+from harness.training.look_ahead import BatchLookAhead, LookAhead
 from harness.training.phases import Phases
 from harness.training.weights import WeightRecord, summary
 from harness.training.workers import Workers
@@ -177,16 +176,16 @@ class Loop:
         """Σ w·ce over a slice of a batch of ``size`` rows, attached, and its weights [B], detached."""
         device = self.workers.device
         batch = to_device(self.inputs.tokens.padded(rows), device)
-        states = random_states(device) if self.ahead else None
-        with plain_attention() if self.ahead else nullcontext():  # the forward-mode pass has to draw the same masks
-            logits = forward(self.model, batch, self.training.precision)
         index = torch.from_numpy(rows).to(device)
         labels = self.labels[index]
+        asked = self.ahead.watch(batch, labels) if self.ahead else None
+        with asked.watching() if asked else nullcontext():
+            logits = forward(self.model, batch, self.training.precision)
         losses = F.cross_entropy(logits, labels, reduction="none")
         gradients = None
-        if self.ahead is not None and states is not None:
+        if self.ahead and asked:
             total = len(self.inputs.source)
-            gradients = BatchLookAhead(self.ahead, batch, labels, index, losses, states, size, total, present)
+            gradients = BatchLookAhead(self.ahead, asked, index, losses, size, total, present)
         step = Step(
             ids=tuple(self.inputs.source.ids[row] for row in rows), rows=index, labels=labels, logits=logits,
             quality=None if self.quality is None else self.quality[index],

@@ -15,7 +15,7 @@ from harness.config import Training
 from harness.training.classifier import load_classifier, make_optimizer
 from harness.training.evaluation import to_device
 from harness.training.forward_mode import plain_attention
-from harness.training.look_ahead import BatchLookAhead, LookAhead, random_states
+from harness.training.look_ahead import BatchLookAhead, LookAhead
 from harness.training.phases import Phases
 from tests.training.small import CLASSES, HERE
 
@@ -51,11 +51,11 @@ class Scene:
 
     def bound(self):
         batch, labels = self.inputs(ROWS)
-        states = random_states(HERE.device)
-        with plain_attention():
+        asked = self.ahead.watch(batch, labels)
+        with asked.watching():
             losses = F.cross_entropy(self.model(**batch).logits, labels, reduction="none")
         index = torch.from_numpy(ROWS)
-        return BatchLookAhead(self.ahead, batch, labels, index, losses, states, len(ROWS), len(self.rows), True)
+        return BatchLookAhead(self.ahead, asked, index, losses, len(ROWS), len(self.rows), True)
 
     def real_loss(self, parameters):
         batch, labels = self.inputs(self.real_rows)
@@ -95,10 +95,13 @@ def off(found, expected):
     return float((found - expected).abs().max() / expected.abs().max())
 
 
+@pytest.mark.parametrize("by_layer", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
-def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, rows, tokens, tiny_encoder):
+def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, by_layer, rows, tokens, tiny_encoder):
     exact = Scene(rows, tokens, tiny_encoder)
+    assert exact.ahead.by_layer, "so it is with this model"
+    exact.ahead.by_layer = by_layer
     weights = WEIGHTS.double().requires_grad_()
     state = torch.get_rng_state()
     (expected,) = torch.autograd.grad(exact.real_loss(exact.stepped(weights, rule, state)), weights)
@@ -108,6 +111,7 @@ def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, rows, 
     assert off(found, expected) < tolerance
     if dtype == torch.float32:
         scene = Scene(rows, tokens, tiny_encoder, dtype)
+        scene.ahead.by_layer = by_layer
         scene.model.load_state_dict(exact.model.state_dict())
         for mine, theirs in zip(scene.model.parameters(), exact.model.parameters(), strict=True):
             for name in ("exp_avg", "exp_avg_sq"):
@@ -182,8 +186,10 @@ def test_the_exact_form_is_the_published_step_of_every_example(rows, tokens, tin
     assert off(*both) < 1e-5, "for SGD they do not"
 
 
-def test_the_generator_goes_on_as_if_nobody_had_looked_ahead(rows, tokens, tiny_encoder):
+@pytest.mark.parametrize("by_layer", [True, False])
+def test_the_generator_goes_on_as_if_nobody_had_looked_ahead(by_layer, rows, tokens, tiny_encoder):
     scene = Scene(rows, tokens, tiny_encoder)
+    scene.ahead.by_layer = by_layer
     bound = scene.bound()
     before = torch.get_rng_state()
     first = bound.sensitivity(WEIGHTS.double(), "adam", None)
