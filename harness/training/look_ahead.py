@@ -105,9 +105,9 @@ class LookAhead:
         return change, slope
 
     def real_gradient(self, change: Tensors, rows: int | None) -> Tensors:
-        """∇L at θ + Δ on the next rows of the real set (None: all of them), without dropout."""
+        """∇L at θ + Δ on the next rows of the real set (None: all of them), without dropout. Δ is used up."""
         chosen = np.arange(len(self._real)) if rows is None else np.array([next(self._order) for _ in range(rows)])
-        moved = {name: (p + change[name]).requires_grad_() for name, p in parameters_of(self.model).items()}
+        moved = {name: change[name].add_(p).requires_grad_() for name, p in parameters_of(self.model).items()}
         total: Tensors = {}
         was_training = self.model.training
         self.model.eval()

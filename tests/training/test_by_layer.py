@@ -22,6 +22,17 @@ DISTILBERT = {
 }  # fmt: skip
 
 
+class Shifted(torch.nn.Module):
+    """A head with another layer, whose output all rows share."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head, self.shift = head, torch.nn.Linear(1, head.out_features).to(head.weight.dtype)
+
+    def forward(self, hidden):
+        return self.head(hidden) + self.shift(torch.ones(1, 1, dtype=hidden.dtype))
+
+
 def watched(model, precision="float32"):
     """The batch's losses, and what can be asked about them."""
     batch, labels = make_batch()
@@ -72,6 +83,12 @@ def test_an_encoder_whose_rows_share_layers_is_told():
     losses, asked = watched(make("DebertaV2", relative_attention=True, pos_att_type=["c2p", "p2c"], type_vocab_size=2))
     assert len(losses) == 5
     assert not asked.suffices()
+
+
+def test_rows_that_share_a_layers_output_are_told():
+    model = make_model()
+    model.classifier = Shifted(model.classifier)
+    assert not watched(model)[1].suffices()
 
 
 def test_a_layer_of_an_unknown_kind_is_told():

@@ -14,10 +14,11 @@ from torch.func import functional_call
 from harness.config import Training
 from harness.training.classifier import load_classifier, make_optimizer
 from harness.training.evaluation import to_device
-from harness.training.forward_mode import plain_attention
+from harness.training.forward_mode import ByForwardMode, plain_attention
 from harness.training.look_ahead import BatchLookAhead, LookAhead
 from harness.training.phases import Phases
 from tests.training.small import CLASSES, HERE
+from tests.training.test_by_layer import Shifted
 
 TRAINING = Training(epochs=3, batch_size=16, learning_rate=2e-3, warmup=0.0, weight_decay=0.1)
 ROWS = np.array([3, 8, 1, 22, 30, 41])
@@ -184,6 +185,16 @@ def test_the_exact_form_is_the_published_step_of_every_example(rows, tokens, tin
     assert off(linear, expected) > 1e-3, "for Adam the two forms differ"
     both = [bound.sensitivity(WEIGHTS.double(), "sgd", None, form) for form in ("linear", "exact")]
     assert off(*both) < 1e-5, "for SGD they do not"
+
+
+def test_a_model_whose_rows_share_a_layer_is_looked_ahead_by_forward_mode(rows, tokens, tiny_encoder):
+    scene = Scene(rows, tokens, tiny_encoder)
+    scene.model.classifier = Shifted(scene.model.classifier)
+    real_set = rows.take(scene.real_rows), tokens.take(scene.real_rows)
+    ahead = LookAhead(scene.model, scene.optimizer, real_set, TRAINING, 0, HERE, Phases(HERE.device))
+    assert not ahead.by_layer
+    batch, labels = scene.inputs(ROWS)
+    assert isinstance(ahead.watch(batch, labels), ByForwardMode)
 
 
 @pytest.mark.parametrize("by_layer", [True, False])
