@@ -73,7 +73,13 @@ def make(experiment: Experiment, cache: Path | None) -> Plan:
         )
         for name, found in splits.items()
     }
-    return Plan(experiment, specs, splits, trials.expand(experiment, tasks, identity, resolve))
+    jobs = trials.expand(experiment, tasks, identity, resolve)
+    for job in jobs:
+        if not methods.get(job.trial.method.name).trains:
+            continue
+        rows = len(core.training_rows(job.trial, job.trial.source, splits[job.trial.task.name]))
+        core.make_method(job.trial.method).check(job.trial.training, rows)
+    return Plan(experiment, specs, splits, jobs)
 
 
 def resolve(choice: MethodChoice) -> MethodInfo:
@@ -88,7 +94,7 @@ def resolve(choice: MethodChoice) -> MethodInfo:
     defaults = kind.settings_type().model_construct().model_dump(mode="json", warnings=False)
     named = {key: value if value == defaults.get(key) else full[key] for key, value in asked.items()}
     return MethodInfo(
-        choice=MethodChoice(name=choice.name, settings=full), needs=kind.needs, trains=kind.trains,
+        choice=MethodChoice(name=choice.name, settings=full), needs=kind.needed(given), trains=kind.trains,
         label=trials.label(MethodChoice(name=choice.name, settings=named), defaults, kind.details),
     )  # fmt: skip
 
@@ -115,7 +121,8 @@ def work(plan: Plan) -> Callable[[Job], float]:
         trained = training.steps * min(training.batch_size, source) if training.steps else training.epochs * source
         evaluated = training.epochs * (len(splits["validation"]) + len(splits["test"]))
         scored = sum(len(core.training_rows(trial, name, splits)) for name in job.scores)
-        return core.make_method(trial.method).passes(training) * trained + evaluated + scored
+        passes = core.make_method(trial.method).passes(training, trained / source)
+        return passes * trained + evaluated + scored
 
     return rows
 

@@ -200,11 +200,20 @@ class Method(ABC, Generic[Settings]):
         """Settings that stand for themselves, with nothing left to look up; asked when an experiment is planned."""
         return settings
 
+    @classmethod
+    def needed(cls, settings: Settings) -> frozenset[Need]:
+        """What it needs with these settings: ``needs``, or less."""
+        return cls.needs
+
     def prepare(self, preparation: Preparation) -> None:
         """Called once before training."""
 
-    def check(self, training: Training) -> None:
+    def check(self, training: Training, rows: int | None = None) -> None:
         """Asked when an experiment is planned.
+
+        Args:
+            training: how the method would be trained.
+            rows: of the source, once the data is read; None before.
 
         Raises:
             UserError: the method cannot be trained so.
@@ -218,8 +227,13 @@ class Method(ABC, Generic[Settings]):
     def rehearse(self, inner: InnerTraining) -> None:
         """Called once after ``prepare``, if the method needs ``inner_training``."""
 
-    def passes(self, training: Training) -> float:
-        """What a training row costs in the mean of the epochs, in forward passes: for estimates of time."""
+    def passes(self, training: Training, epochs: float) -> float:
+        """What a training row costs in the mean of the epochs, in forward passes: for estimates of time.
+
+        Args:
+            training: how the method is trained.
+            epochs: how often it goes over its source.
+        """
         return 3.0  # a backward pass costs about two forward passes
 
     @abstractmethod

@@ -8,6 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from harness.config import Training
+from harness.errors import UserError
 from harness.methods.base import MetaGradient, Preparation, Step
 from harness.methods.looking_ahead import LookAheadSettings, LookingAhead
 
@@ -33,6 +35,15 @@ class Hu(LookingAhead[HuSettings]):
 
     name = "hu"
 
+    def check(self, training: Training, rows: int | None = None) -> None:
+        """Weights of mean one need company."""
+        super().check(training, rows)
+        if training.batch_size == 1:
+            raise UserError(
+                "method 'hu': weights are of mean one in a batch, so that in training.batch_size 1 all are one; "
+                "expected at least 2"
+            )
+
     def prepare(self, preparation: Preparation) -> None:
         """Every row starts with weight one."""
         self._learned = torch.ones(len(preparation.labels))
@@ -40,6 +51,8 @@ class Hu(LookingAhead[HuSettings]):
     def learn(self, step: Step, gradients: MetaGradient) -> Tensor:
         """Updates the weights of the batch's rows and hands them out [B]."""
         chosen = self.settings
+        if gradients.size == 1:  # of mean one whatever it learns
+            return torch.ones_like(step.logits[:, 0]).detach()
         self._learned = self._learned.to(step.rows.device)
         old = self._learned[step.rows]
         slopes = self.slopes(self._mean_one(old, gradients), gradients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar, TypeVar
 
@@ -40,20 +41,28 @@ class LookingAhead(Method[LookAheads]):
     needs = frozenset({"real", "gradients"})
     look: ClassVar[float] = 9.0
 
-    def check(self, training: Training) -> None:
+    def check(self, training: Training, rows: int | None = None) -> None:
         """The warm-up must leave something to learn weights in."""
-        super().check(training)
-        if training.steps is None and self.settings.warm_up >= training.epochs:
+        super().check(training, rows)
+        warm_up = self.settings.warm_up
+        if training.steps is None and warm_up >= training.epochs:
             raise UserError(
-                f"method {self.name!r}: a warm_up of {self.settings.warm_up} epochs leaves none of training.epochs "
+                f"method {self.name!r}: a warm_up of {warm_up} epochs leaves none of training.epochs "
                 f"{training.epochs} to learn weights in; expected fewer"
             )
+        if training.steps is not None and rows is not None:
+            plain = warm_up * math.ceil(rows / training.batch_size)
+            if plain >= training.steps:
+                raise UserError(
+                    f"method {self.name!r}: a warm_up of {warm_up} epochs of {rows} rows is {plain} steps, which "
+                    f"leaves none of {training.steps} to learn weights in; expected a shorter warm_up or more steps"
+                )
 
-    def passes(self, training: Training) -> float:
+    def passes(self, training: Training, epochs: float) -> float:
         """The warm-up costs what CE costs; ``exact`` takes two backward passes through the batch for every row."""
-        plain = min(self.settings.warm_up, training.epochs)
+        plain = min(float(self.settings.warm_up), epochs)
         look = self.look + (4.0 * training.batch_size if self.settings.form == "exact" else 0.0)
-        return (3.0 * plain + look * (training.epochs - plain)) / training.epochs
+        return (3.0 * plain + look * (epochs - plain)) / epochs
 
     def weights(self, step: Step) -> Tensor:
         """Ones during the warm-up, then what is learned [B]."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.config import Training
-from harness.methods.base import InnerTraining, Method, MethodSettings, OuterLoss, Preparation, Step
+from harness.methods.base import InnerTraining, Method, MethodSettings, Need, OuterLoss, Preparation, Step
 
 Rows = npt.NDArray[np.int64]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -49,11 +49,16 @@ class SunGen(Method[SunGenSettings]):
     name = "sungen"
     needs = frozenset({"real", "inner_training"})
 
-    def passes(self, training: Training) -> float:
+    @classmethod
+    def needed(cls, settings: SunGenSettings) -> frozenset[Need]:
+        """Real rows only if the outer loss is theirs."""
+        return cls.needs if settings.outer == "real" else cls.needs - {"real"}
+
+    def passes(self, training: Training, epochs: float) -> float:
         """Its rounds are many trainings; a look at all inner products costs about three forward passes."""
         chosen = self.settings
         inner = chosen.inner_share * 3.0 * (chosen.inner_epochs + 1) + 3.0 * chosen.outer_share
-        return 3.0 + chosen.rounds * inner / training.epochs
+        return 3.0 + chosen.rounds * inner / epochs
 
     def prepare(self, preparation: Preparation) -> None:
         """Every row starts with the same weight."""

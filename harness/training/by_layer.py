@@ -29,16 +29,17 @@ from harness.training.forward_mode import Direction
 
 LINEAR_IN_PARAMETERS = (nn.Linear, nn.Embedding, nn.LayerNorm)
 #: weights this much smaller than the largest are not divided by
-SMALL = 1e-6
+SMALL = 1e-12
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a layer of some name got, detached, and gave, attached to the graph."""
+    """What a layer of some name got, detached, and gave, attached to the graph and of some version."""
 
     name: str
     given: Tensor
     output: Tensor
+    version: int
 
 
 class ByLayer:
@@ -67,9 +68,11 @@ class ByLayer:
         """A context for the forward pass."""
         with ExitStack() as hooks:
             for name, layer in self._layers.items():
+                if type(layer) not in LINEAR_IN_PARAMETERS:
+                    continue
 
                 def keep(_: nn.Module, given: tuple[Any, ...], output: Tensor, name: str = name) -> None:
-                    self._calls.append(Call(name, given[0].detach(), output))
+                    self._calls.append(Call(name, given[0].detach(), output, output._version))
 
                 if isinstance(layer, nn.Embedding):
                     hooks.enter_context(layer.register_forward_pre_hook(self._apart))
@@ -82,10 +85,15 @@ class ByLayer:
         return (first.expand(self._rows, *first.shape[1:]) if len(first) == 1 else first, *rest)
 
     def suffices(self) -> bool:
-        """Whether the pass met every trainable parameter in a layer of a known kind, with the rows apart."""
-        known = all(type(layer) in LINEAR_IN_PARAMETERS for layer in self._layers.values())
+        """Whether the pass met every trainable parameter in a layer of a known kind, with the rows apart.
+
+        A parameter of two layers has one name only, and what was changed in place is not what its layer gave.
+        """
         met = {call.name for call in self._calls} == set(self._layers)
-        return known and met and all(len(call.output) == self._rows for call in self._calls)
+        parameters = [p for _, p in self._model.named_parameters(remove_duplicate=False) if p.requires_grad]
+        once = len(parameters) == len(set(parameters))
+        apart = all(len(call.output) == self._rows and call.output._version == call.version for call in self._calls)
+        return met and once and apart
 
     def gradient(self, losses: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """∇ Σ w ℓ for every trainable parameter; the graph is kept.
@@ -100,7 +108,9 @@ class ByLayer:
         both = bool(weights.min() > SMALL * weights.max())
         if both:
             wanted += [call.output for call in self._calls]
-        found = torch.autograd.grad((weights * losses).sum(), wanted, retain_graph=True)
+        found = torch.autograd.grad(
+            (weights * losses).sum(), wanted, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         if both:
             self._slopes, self._weights = found[len(parameters) :], weights
         return dict(zip(parameters, found, strict=False))
@@ -117,7 +127,9 @@ class ByLayer:
         """
         if self._weights is None:
             outputs = [call.output for call in self._calls]
-            self._slopes = torch.autograd.grad(losses.sum(), outputs, retain_graph=True)
+            self._slopes = torch.autograd.grad(
+                losses.sum(), outputs, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
             self._weights = torch.ones_like(losses)
         total = torch.zeros_like(losses)
         with torch.no_grad(), torch.autocast(losses.device.type, torch.bfloat16, self._precision == "bfloat16"):

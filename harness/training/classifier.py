@@ -58,8 +58,9 @@ def make_optimizer(
     model: nn.Module, training: Training, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """Fused AdamW without decay on biases and layer norms, and a linear schedule with warm-up."""
-    decayed = [p for name, p in model.named_parameters() if not name.endswith(NO_DECAY)]
-    plain = [p for name, p in model.named_parameters() if name.endswith(NO_DECAY)]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trained if not name.endswith(NO_DECAY)]
+    plain = [p for name, p in trained if name.endswith(NO_DECAY)]
     groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(steps, training.warmup))

@@ -2,7 +2,7 @@
 
 For a direction v in the space of the parameters and the losses ℓ_i of a batch, ⟨v, ∇ℓ_i⟩ is the derivative of ℓ_i
 along v. Forward-mode differentiation carries that derivative along with the forward pass: one pass gives it for every
-example, exactly, where reverse mode needs a backward pass for each.
+example, exactly and for any model. ``by_layer`` gives the same for less where the model allows it.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ def losses_at(
 
 
 def inner_products(
-    model: nn.Module, batch: dict[str, Tensor], labels: Tensor, direction: Direction, precision: str = "float32",
-    at: Mapping[str, Tensor] | None = None,
+    model: nn.Module, batch: dict[str, Tensor], labels: Tensor, direction: Direction, precision: str = "float32"
 ) -> Tensor:  # fmt: skip
     """⟨v, ∇ℓ_i⟩ of every example i of a batch, in one forward-mode pass.
 
@@ -62,12 +61,11 @@ def inner_products(
         labels: class indices, int64 [B].
         direction: v, for every trainable parameter.
         precision: as in training.
-        at: parameters at which the gradients are taken; the model's own by default.
 
     Returns:
         float32 [B], without a graph.
     """
-    point = parameters_of(model) if at is None else dict(at)
+    point = parameters_of(model)
     with torch.no_grad(), plain_attention():
         along = {name: direction[name].to(value.dtype) for name, value in point.items()}
         products: Tensor = torch.func.jvp(losses_at(model, batch, labels, precision), (point,), (along,))[1]
@@ -116,7 +114,10 @@ class ByForwardMode:
 def gradient(value: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """The gradient of a scalar for every trainable parameter by name; the graph is kept."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return dict(zip(named, torch.autograd.grad(value, list(named.values()), retain_graph=True), strict=True))
+    found = torch.autograd.grad(
+        value, list(named.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(named, found, strict=True))
 
 
 def random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:

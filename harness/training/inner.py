@@ -109,7 +109,9 @@ class Rehearsal:
             logits = logits_at(self._model, batch, self._training.precision)(parameters)
             log_p = F.cross_entropy(logits, labels, reduction="none").neg()
             values = 1.0 - log_p.exp() if loss == "bounded" else -log_p
-            found = torch.autograd.grad(values.sum() / len(outer), list(parameters.values()))
+            found = torch.autograd.grad(
+                values.sum() / len(outer), list(parameters.values()), allow_unused=True, materialize_grads=True
+            )
             for name, value in zip(parameters, found, strict=True):
                 total[name] += value
         return {name: self._workers.sum(value) for name, value in total.items()}

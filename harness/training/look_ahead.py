@@ -7,7 +7,7 @@
 since the steps of SGD and Adam act on each coordinate by itself. So with v = Δ'(g) ∇L(θ') all derivatives are
 ⟨v, ∇ℓ_i⟩/B: one backward pass for g, one on real rows for ∇L(θ'), and the products from what the pass for g left at
 every layer (``by_layer``) or, where a model does not allow that, by a forward-mode pass (``forward_mode``). Nothing
-is approximated; this is what differentiating through the optimiser's step gives.
+is approximated: this is what differentiating through the optimiser's step gives, a step without gradient clipping.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class LookAhead:
 
     def real_gradient(self, change: Tensors, rows: int | None) -> Tensors:
         """∇L at θ + Δ on the next rows of the real set (None: all of them), without dropout. Δ is used up."""
-        chosen = np.arange(len(self._real)) if rows is None else np.array([next(self._order) for _ in range(rows)])
+        chosen = np.arange(len(self._real))
+        if rows is not None and rows < len(chosen):
+            chosen = np.array([next(self._order) for _ in range(rows)])
         moved = {name: change[name].add_(p).requires_grad_() for name, p in parameters_of(self.model).items()}
         total: Tensors = {}
         was_training = self.model.training
@@ -117,7 +119,8 @@ class LookAhead:
             batch = to_device(self._tokens.padded(part), self.workers.device)
             labels = self._labels[torch.from_numpy(part).to(self.workers.device)]
             loss = losses_at(self.model, batch, labels, self.training.precision)(moved).sum() / len(chosen)
-            for name, value in zip(moved, torch.autograd.grad(loss, list(moved.values())), strict=True):
+            found = torch.autograd.grad(loss, list(moved.values()), allow_unused=True, materialize_grads=True)
+            for name, value in zip(moved, found, strict=True):
                 total[name] = total[name].add_(value) if name in total else value
         self.model.train(was_training)
         if not total:  # this worker has no real row of its own

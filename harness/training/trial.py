@@ -121,13 +121,14 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: W
     with phases.phase("tokenise"):
         tokens = tokens_of(trial, source, store)
         evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
-    real = training_rows(trial, "real_small", splits) if "real" in method.needs else None
+    needs = method.needed(method.settings)
+    real = training_rows(trial, "real_small", splits) if "real" in needs else None
     method.prepare(Preparation(source.labels, len(trial.task.labels), None if real is None else real.labels))
     read = None
-    if real is not None and method.needs & {"gradients", "inner_training"}:  # others want its labels alone
+    if real is not None and needs & {"gradients", "inner_training"}:  # others want its labels alone
         read = (real, tokens_of(trial, real, store))
     inputs = Inputs(source, tokens, quality, diversity, evaluation, read)
-    if "inner_training" in method.needs:
+    if "inner_training" in needs:
         with phases.phase("outer_rounds"), Rehearsal(model, inputs, trial.training, trial.seed, workers) as inner:
             method.rehearse(inner)
     outcome = Loop(model, method, inputs, trial.training, trial.seed, workers, phases).run(report)

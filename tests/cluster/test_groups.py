@@ -29,6 +29,7 @@ SETTINGS = {
 META = [
     {"name": "ren", "warm_up": 0, "real_rows": 5},
     {"name": "hu", "warm_up": 0, "relative": False, "decay": 1.0},
+    {"name": "hu", "warm_up": 1, "look_ahead": "sgd", "step_size": 0.1},
     {"name": "sungen", "rounds": 2, "inner_epochs": 1, "outer": "real", "step_size": 0.01},
 ]
 NORMALISED = {"name": "focal", "normalise": True}

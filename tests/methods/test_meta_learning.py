@@ -100,6 +100,13 @@ def test_hu_rows_outside_the_batch_keep_their_weights():
     assert method._learned[0] > method._learned[1]
 
 
+def test_hu_learns_nothing_from_a_batch_of_one_row():
+    told, method = Told([-3.0]), make("hu", warm_up=0)
+    assert method.weights(step_of(told)).tolist() == [1.0]
+    assert not told.asked
+    assert method._learned.tolist() == [1.0] * 24
+
+
 class Inner:
     """Inner trainings that nobody makes: notes what is asked for, answers with given inner products."""
 
@@ -195,9 +202,9 @@ def test_sungen_trains_on_a_share_and_changes_only_its_weights():
     ],
 )
 def test_what_a_row_costs(name, options, passes):
-    assert make(name, **options).passes(Training(epochs=4, batch_size=8)) == passes
+    assert make(name, **options).passes(Training(batch_size=8), 4.0) == passes
 
 
 def test_more_rounds_cost_more():
-    costs = [make("sungen", rounds=rounds).passes(Training()) for rounds in (1, 10)]
+    costs = [make("sungen", rounds=rounds).passes(Training(), 5.0) for rounds in (1, 10)]
     assert 3 < costs[0] < costs[1]

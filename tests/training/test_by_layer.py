@@ -33,6 +33,18 @@ class Shifted(torch.nn.Module):
         return self.head(hidden) + self.shift(torch.ones(1, 1, dtype=hidden.dtype))
 
 
+class Beside(torch.nn.Module):
+    """A head with another layer, whose output goes nowhere."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head, self.idle = head, torch.nn.Linear(head.in_features, 2).to(head.weight.dtype)
+
+    def forward(self, hidden):
+        self.idle(hidden)
+        return self.head(hidden)
+
+
 def watched(model, precision="float32"):
     """The batch's losses, and what can be asked about them."""
     batch, labels = make_batch()
@@ -79,10 +91,39 @@ def test_same_as_forward_mode_for_other_encoders(name, settings):
     torch.testing.assert_close(asked.products(losses, direction), expected, rtol=1e-11, atol=1e-11)
 
 
-def test_an_encoder_whose_rows_share_layers_is_told():
-    losses, asked = watched(make("DebertaV2", relative_attention=True, pos_att_type=["c2p", "p2c"], type_vocab_size=2))
-    assert len(losses) == 5
-    assert not asked.suffices()
+def test_an_encoder_whose_rows_share_layers_is_told_and_left_to_forward_mode():
+    model = make("DebertaV2", relative_attention=True, pos_att_type=["c2p", "p2c"], type_vocab_size=2)
+    assert not watched(model)[1].suffices()
+    batch, labels = make_batch()
+    direction = make_direction(model)
+    expected = one_by_one(model, batch, labels, direction)
+    torch.testing.assert_close(inner_products(model, batch, labels, direction), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_parameter_of_two_layers_is_told():
+    model = make_model()
+    layers = model.bert.encoder.layer
+    layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
+    assert not watched(model)[1].suffices()
+
+
+def test_an_output_changed_in_place_is_told():
+    model = make_model()
+    model.bert.encoder.layer[0].output.LayerNorm = torch.nn.Sequential(
+        torch.nn.LayerNorm(16, dtype=torch.float64), torch.nn.ReLU(inplace=True)
+    )
+    assert not watched(model)[1].suffices()
+
+
+def test_a_layer_whose_output_nobody_uses_counts_for_nothing():
+    model = make_model()
+    model.classifier = Beside(model.classifier)
+    losses, asked = watched(model)
+    assert asked.suffices()
+    direction = make_direction(model)
+    expected = inner_products(model, *make_batch(), direction)
+    torch.testing.assert_close(asked.products(losses, direction), expected, rtol=1e-11, atol=1e-11)
+    assert not asked.gradient(losses, torch.ones(5))["classifier.idle.weight"].any()
 
 
 def test_rows_that_share_a_layers_output_are_told():

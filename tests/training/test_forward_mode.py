@@ -90,15 +90,6 @@ def test_the_same_generator_state_gives_the_masks_of_an_ordinary_forward_pass():
     assert not torch.allclose(other, found), "other masks, other numbers"
 
 
-def test_at_other_parameters():
-    model, (batch, labels) = make_model(), make_batch()
-    direction = make_direction(model)
-    moved = {n: p + 0.01 for n, p in parameters_of(model).items()}
-    found = inner_products(model, batch, labels, direction, at=moved)
-    model.load_state_dict(moved, strict=False)
-    torch.testing.assert_close(found, inner_products(model, batch, labels, direction))
-
-
 def test_under_bfloat16_it_is_close():
     model, (batch, labels) = make_model(dtype=torch.float32), make_batch()
     direction = make_direction(model)

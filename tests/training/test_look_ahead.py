@@ -28,12 +28,14 @@ WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7, 0.0, 1.4])
 class Scene:
     """A model in the middle of its training, with dropout, a batch and a small real set."""
 
-    def __init__(self, rows, tokens, encoder, dtype=torch.float64, dropout=0.2, training=TRAINING):
+    def __init__(self, rows, tokens, encoder, dtype=torch.float64, dropout=0.2, training=TRAINING, frozen=()):
         self.rows, self.tokens, self.dtype = rows, tokens, dtype
         self.model = load_classifier(str(encoder), CLASSES, 0, "sdpa").to(dtype).train()
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = dropout
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not any(part in name for part in frozen))
         self.optimizer, schedule = make_optimizer(self.model, training, 20)
         torch.manual_seed(1)
         for number in range(3):  # moments that are not zero
@@ -195,6 +197,25 @@ def test_a_model_whose_rows_share_a_layer_is_looked_ahead_by_forward_mode(rows, 
     assert not ahead.by_layer
     batch, labels = scene.inputs(ROWS)
     assert isinstance(ahead.watch(batch, labels), ByForwardMode)
+
+
+def test_parameters_that_are_not_trained_stay_out_of_it(rows, tokens, tiny_encoder):
+    """The slope of the real loss where one step on the weighted batch moves only what is trained."""
+    found = {}
+    for by_layer in (True, False):
+        scene = Scene(rows, tokens, tiny_encoder, frozen=("embeddings.word", "LayerNorm.bias"))
+        scene.ahead.by_layer = by_layer
+        assert len(scene.optimizer.state) < len(list(scene.model.parameters()))
+        torch.manual_seed(7)
+        found[by_layer] = [scene.bound().sensitivity(WEIGHTS.double(), rule, None) for rule in ("sgd", "adam")]
+    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-10)
+
+
+def test_no_real_row_is_drawn_twice_in_one_look(rows, tokens, tiny_encoder):
+    ahead = Scene(rows, tokens, tiny_encoder).ahead
+    still = [{n: torch.zeros_like(p) for n, p in ahead.model.named_parameters()} for _ in range(2)]
+    all_rows, more = ahead.real_gradient(still[0], None), ahead.real_gradient(still[1], 99)
+    assert all(torch.equal(all_rows[name], more[name]) for name in all_rows)
 
 
 @pytest.mark.parametrize("by_layer", [True, False])

@@ -100,13 +100,15 @@ class Asked(Method[MethodSettings]):
         return torch.ones_like(found)
 
 
-def test_in_the_loop_the_inner_products_are_of_the_forward_pass_with_its_dropout(sentences, tiny_encoder):
+@pytest.mark.parametrize("by_layer", [True, False])
+def test_in_the_loop_the_inner_products_are_of_the_forward_pass_with_its_dropout(by_layer, sentences, tiny_encoder):
     rows, tokens = sentences
     training = Training(epochs=1, batch_size=16, learning_rate=1e-3)
     loop = make_loop(Asked(), rows, tokens, tiny_encoder, training, real=(rows, tokens))
     for module in loop.plain.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.3
+    loop.ahead.by_layer = by_layer
     loop.run(lambda entry: None)
     assert len(loop.method.differences) == 4
     assert max(loop.method.differences) < 1e-4
@@ -117,6 +119,8 @@ def test_in_the_loop_the_inner_products_are_of_the_forward_pass_with_its_dropout
     [
         ("ren", {"accumulation": 2}, "looks at a batch as a whole: expected training.accumulation 1, found 2"),
         ({"name": "hu", "warm_up": 3}, {"epochs": 3}, "warm_up of 3 epochs leaves none of training.epochs 3"),
+        ("ren", {"steps": 3, "batch_size": 16}, "warm_up of 1 epochs of 48 rows is 3 steps, which leaves none of 3"),
+        ("hu", {"batch_size": 1}, "weights are of mean one in a batch, so that in training.batch_size 1 all are one"),
     ],
 )
 def test_trainings_without_a_place_for_it_are_refused_at_the_door(choice, training, message, experiment_file):
@@ -127,7 +131,16 @@ def test_trainings_without_a_place_for_it_are_refused_at_the_door(choice, traini
 
 def test_by_steps_the_warm_up_may_end_within_an_epoch_of_evaluation(experiment_file):
     grid = [{"source": "generated", "methods": ["ren"]}]
-    assert make_plan(experiment_file(grid=grid, training={"epochs": 1, "steps": 9})).jobs
+    assert make_plan(experiment_file(grid=grid, training={"epochs": 1, "steps": 4, "batch_size": 16})).jobs
+
+
+def test_sungen_uses_real_rows_only_where_its_outer_loss_does(experiment_file):
+    choices = [{"name": "sungen", "outer": outer} for outer in ("synthetic", "real")]
+    grid = [{"source": "generated", "methods": choices}]
+    plan = make_plan(experiment_file(grid=grid, seeds=[0], quality_fractions=[0.5, 1.0]))
+    found = [(job.trial.method.settings["outer"], job.trial.fraction) for job in plan.jobs]
+    assert sorted(found, key=str) == [("real", 0.5), ("real", 1.0), ("synthetic", None)]
+    assert {"real_small" in job.trial.task.digests for job in plan.jobs if job.trial.fraction is None} == {False}
 
 
 @pytest.mark.parametrize("name", ["hu", "ren", "sungen"])
