@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from harness.config import Training
 from harness.encoders import locate
+from harness.errors import TrialError
 from harness.seeds import derive
 
 NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
@@ -36,13 +37,23 @@ def load_classifier(encoder: str, classes: int, seed: int, attention: str) -> nn
     """The encoder with a head for C classes, initialised from the seed's stream "initialisation"; float32.
 
     The global random state is set by it: what follows in the trial draws from its own streams.
+
+    Raises:
+        TrialError: the encoder has no such attention.
     """
     place, revision = _split_revision(encoder)
     torch.manual_seed(derive(seed, "initialisation"))
-    with _quiet():
-        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-            place, num_labels=classes, attn_implementation=attention, dtype=torch.float32, **revision
-        )
+    try:
+        with _quiet():
+            model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+                place, num_labels=classes, attn_implementation=attention, dtype=torch.float32, **revision
+            )
+    except ValueError as error:
+        if "attn_implementation" not in str(error):
+            raise
+        raise TrialError(
+            f"the encoder {encoder!r} has no attention of the kind {attention!r}: expected training.attention eager"
+        ) from error
     return model
 
 

@@ -80,10 +80,6 @@ def test_same_as_a_backward_pass_for_each_example(attention, dtype, tolerance):
 def test_same_as_forward_mode_for_other_encoders(name, settings):
     model = make(name, **settings)
     batch, labels = make_batch()
-    if name == "DistilBert":
-        model.forward = lambda input_ids, attention_mask, token_type_ids=None, go=model.forward: go(
-            input_ids=input_ids, attention_mask=attention_mask
-        )
     losses, asked = watched(model)
     direction = make_direction(model)
     assert asked.suffices()

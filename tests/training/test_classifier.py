@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import DebertaV2Config, DebertaV2Model
 
 from harness.config import Training
+from harness.errors import TrialError
 from harness.training.classifier import linear_schedule, load_classifier, make_optimizer
 
 
@@ -36,6 +38,14 @@ def test_decay_spares_biases_and_layer_norms(tiny_encoder):
     optimizer.step()
     schedule.step()
     assert schedule.get_last_lr() == pytest.approx([0.075, 0.075])
+
+
+def test_an_encoder_without_the_attention_asked_for_is_told(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    DebertaV2Model(DebertaV2Config(vocab_size=50, **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(TrialError, match=r"has no attention of the kind 'sdpa': expected training.attention eager"):
+        load_classifier(str(tmp_path), 3, 0, "sdpa")
+    assert load_classifier(str(tmp_path), 3, 0, "eager").config.num_labels == 3
 
 
 def test_initialisation_belongs_to_the_seed(tiny_encoder):
