@@ -119,6 +119,7 @@ CONTRACT = {"harness.methods.base", "harness.methods.looking_ahead", "harness.er
 BESIDES = {
     "harness.methods.base": {"harness.config", "harness.rows", "harness.data.types"},
     "harness.methods.looking_ahead": {"harness.config"},
+    "harness.methods.hu": {"harness.config"},
     "harness.methods.sungen": {"harness.config"},
     "harness.methods.llm_few_shot": {
         "harness.rows", "harness.data.types", "harness.store", "harness.generation.classify",

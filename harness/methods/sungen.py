@@ -57,8 +57,8 @@ class SunGen(Method[SunGenSettings]):
     def passes(self, training: Training, epochs: float) -> float:
         """Its rounds are many trainings; a look at all inner products costs about three forward passes."""
         chosen = self.settings
-        inner = chosen.inner_share * 3.0 * (chosen.inner_epochs + 1) + 3.0 * chosen.outer_share
-        return 3.0 + chosen.rounds * inner / epochs
+        inner = chosen.inner_share * (chosen.inner_epochs + 1) + chosen.outer_share
+        return 3.0 + 3.0 * chosen.rounds * inner / epochs
 
     def prepare(self, preparation: Preparation) -> None:
         """Every row starts with the same weight."""
@@ -70,14 +70,12 @@ class SunGen(Method[SunGenSettings]):
         chosen, learned = self.settings, self._learned
         optimizer = torch.optim.SparseAdam([learned], lr=chosen.step_size)  # moments of a round's rows only
         for number in range(chosen.rounds):
-            order = inner.shuffled(number)
-            order = order[: max(2, round(chosen.inner_share * inner.size))]
+            order = inner.shuffled(number)[: max(2, round(chosen.inner_share * inner.size))]
             inner.train(learned, np.sort(order), chosen.inner_epochs)
             products = torch.zeros_like(learned)
             for part in np.array_split(order, chosen.folds if chosen.outer == "synthetic" else 1):
-                outer = None
-                if chosen.outer == "synthetic":
-                    outer = self._greatest(order if chosen.folds == 1 else order[~np.isin(order, part)])
+                others = order if chosen.folds == 1 else order[~np.isin(order, part)]
+                outer = self._greatest(others) if chosen.outer == "synthetic" else None
                 products[part] = inner.inner_products(part, outer, chosen.outer_loss).cpu()
             if chosen.balanced:
                 for label in np.unique(self._labels):
@@ -88,13 +86,11 @@ class SunGen(Method[SunGenSettings]):
             learned.grad = torch.sparse_coo_tensor(index, -products[order], learned.shape, check_invariants=True)
             optimizer.step()
             learned.clamp_(0.0, 1.0)
-        learned.grad = None
 
     def _greatest(self, rows: Rows) -> Rows:
         """Of some rows, the share of each class with the greatest weights; the first among equals."""
         ranked = rows[np.argsort(-self._learned.numpy()[rows], kind="stable")]
-        labels = self._labels[ranked]
-        classes = [ranked[labels == label] for label in np.unique(labels)]
+        classes = [ranked[self._labels[ranked] == label] for label in np.unique(self._labels)]
         return np.concatenate([c[: max(1, round(self.settings.outer_share * len(c)))] for c in classes])
 
     def weights(self, step: Step) -> Tensor:
