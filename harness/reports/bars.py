@@ -219,7 +219,7 @@ def _ridges(ax: Axes, methods: list[str], mine: dict[str, pd.Series[float]], pal
         ax.stairs(top, bins, baseline=y, fill=True, color=colour, alpha=0.75)
         if zeros := float((mine[method] == 0).mean()):
             place = ax.get_yaxis_transform()
-            ax.text(0.99, y - 0.3, f"{text.percent(zeros, 0)} % are 0", transform=place, ha="right", fontsize="small")
+            ax.text(0.01, y - 0.3, f"{text.percent(zeros, 0)} % are 0", transform=place, ha="left", fontsize="small")
     ax.axvline(1.0, color=GREY, linestyle=":", linewidth=1)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")
