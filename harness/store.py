@@ -1,6 +1,6 @@
-"""Finished artefacts by the hash of everything that made them.
+"""Finished artifacts by the hash of everything that made them.
 
-One artefact is one blob of named arrays under ``<root>/<kind>/<key>.npz``. Writing is atomic, so a blob that exists is
+One artifact is one blob of named arrays under ``<root>/<kind>/<key>.npz``. Writing is atomic, so a blob that exists is
 whole: it can be trusted after any crash, and shared by any number of processes. The root is a local folder or any
 fsspec URL (``s3://bucket/harness``, ``gs://...``).
 """
@@ -17,8 +17,6 @@ from typing import Any
 
 import fsspec
 import numpy as np
-
-from harness.data.types import Split
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -38,11 +36,11 @@ class Store:
         self.local = self._files.protocol in ("file", ("file", "local"))
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether the artefact exists."""
+        """Whether the artifact exists."""
         return bool(self._files.exists(self._name(kind, key)))
 
     def get(self, kind: str, key: str) -> Arrays | None:
-        """The arrays of an artefact, or None where there is none."""
+        """The arrays of an artifact, or None where there is none."""
         try:
             raw = self._files.cat_file(self._name(kind, key))
         except FileNotFoundError:
@@ -51,7 +49,7 @@ class Store:
             return {name: blob[name] for name in blob.files}
 
     def put(self, kind: str, key: str, **arrays: Any) -> None:
-        """Writes an artefact, whole or not at all."""
+        """Writes an artifact, whole or not at all."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         name = self._name(kind, key)
@@ -74,27 +72,6 @@ class Store:
         if self.local:
             return Path(self._path) / kind
         return Path.home() / ".cache" / "harness" / digest(self.root)[:16] / kind
-
-    def put_split(self, split: Split) -> None:
-        """Writes a split under its own digest, for workers that cannot see where its rows come from."""
-        if not self.has("splits", split.digest):
-            text = json.dumps([split.name, split.ids, split.texts, split.pairs], ensure_ascii=False)
-            self.put("splits", split.digest, labels=split.labels, text=np.frombuffer(text.encode(), np.uint8))
-
-    def get_split(self, digest: str) -> Split:
-        """The split with this digest, verified.
-
-        Raises:
-            RuntimeError: it is not in the store, or its content does not have the digest.
-        """
-        blob = self.get("splits", digest)
-        if blob is None:
-            raise RuntimeError(f"split {digest[:12]} is not in the store {self.root}; run the experiment again")
-        name, ids, texts, pairs = json.loads(blob["text"].tobytes().decode())
-        split = Split(name, tuple(ids), tuple(texts), None if pairs is None else tuple(pairs), blob["labels"])
-        if split.digest != digest:
-            raise RuntimeError(f"split {digest[:12]} in the store {self.root} is damaged; delete it and run again")
-        return split
 
     def _name(self, kind: str, key: str) -> str:
         return f"{self._path}/{kind}/{key}.npz"

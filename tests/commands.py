@@ -18,7 +18,7 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from harness.tracking import Ledger
+from harness.ledger.mlflow_ledger import Ledger
 
 PATIENCE = 600.0  # seconds until a test gives up; nothing waits so long where all is well
 STARTED: list[psutil.Popen] = []  # what `Home.start` began in this test session
@@ -44,7 +44,7 @@ class Home:
         return self.folder / "log.txt"
 
     def command(self, *words: object) -> list[str]:
-        return [sys.executable, "-m", "harness.cli", *map(str, words)]
+        return [sys.executable, "-m", "harness.cli.app", *map(str, words)]
 
     def environment(self, **changes: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "HARNESS_STORE")}

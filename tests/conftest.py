@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runtime.tiny import make_benchmark, make_encoder
+from harness.testing import make_benchmark, make_encoder
 
 os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"})
 os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -73,7 +73,7 @@ def imports(path: Path, module_level: bool = False) -> Iterator[str]:
 
 
 def room(name: str) -> str:
-    """``harness.data.types`` -> ``data``."""
+    """``harness.data.split`` -> ``data``."""
     return [*name.split("."), ""][1]
 
 
@@ -104,7 +104,7 @@ def test_ray_and_mlflow_stay_in_their_rooms(path):
     name = NAMES[path]
     if room(name) != "cluster":
         assert "ray" not in packages
-    if name not in ("harness.tracking", "harness.reports.load"):
+    if name not in ("harness.ledger.mlflow_ledger", "harness.reports.load"):
         assert "mlflow" not in packages
 
 
@@ -115,15 +115,15 @@ def test_torch_is_not_loaded_to_plan_or_to_report(path):
 
 
 #: What a method may import besides the contract: one that trains nothing, but asks somebody else, needs more.
-CONTRACT = {"harness.methods.base", "harness.methods.looking_ahead", "harness.errors"}
+CONTRACT = {"harness.methods.base", "harness.methods.lookahead", "harness.errors"}
 BESIDES = {
-    "harness.methods.base": {"harness.config", "harness.rows", "harness.data.types"},
-    "harness.methods.looking_ahead": {"harness.config"},
+    "harness.methods.base": {"harness.config", "harness.rows", "harness.data.split"},
+    "harness.methods.lookahead": {"harness.config"},
     "harness.methods.hu": {"harness.config"},
     "harness.methods.sungen": {"harness.config"},
     "harness.methods.llm_few_shot": {
-        "harness.rows", "harness.data.types", "harness.store", "harness.generation.classify",
-        "harness.generation.prompts", "harness.generation.settings",
+        "harness.rows", "harness.data.split", "harness.store", "harness.llm.classify",
+        "harness.llm.prompts", "harness.llm.settings",
     },
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data.types import Split
+from harness.data.split import Split
 from harness.store import Store, digest
 
 SPLIT = Split("test", ("a", "b"), ("ein Text", "другой"), None, np.array([1, 0]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.types import Split
+from harness.data.split import Split
 from harness.errors import TrialError
 from harness.store import Store, digest
 
@@ -54,34 +54,34 @@ class Scores:
         return out
 
 
-def scores_key(checker: str, source: Split) -> str:
-    """Where the scores of a checker for these rows are kept."""
-    return digest("scores", checker, source.digest)
-
-
-def artefact_name(source: str, digests: Mapping[str, str]) -> str:
-    """What the scores of a source are called in the ledger: its rows are part of the name.
+def scores_key(checker: str, digests: Mapping[str, str]) -> str:
+    """The key of a checker's scores, in the store and in the ledger.
 
     Args:
-        source: the source's name.
-        digests: split -> digest, for the splits of the source.
+        checker: the id of the checker's trial, which fixes the share of ``real_small`` too.
+        digests: split -> digest, for the splits whose rows are scored.
     """
-    return f"scores_{source}_{digest(dict(digests))[:8]}"
+    return digest("scores", checker, dict(digests))
 
 
-def save(scores: Scores, source: Split, store: Store) -> None:
-    """Keeps the scores."""
+def save(scores: Scores, digests: Mapping[str, str], store: Store) -> None:
+    """Keeps the scores of the rows of these splits."""
     ids = np.frombuffer("\n".join(scores.ids).encode(), np.uint8)
-    store.put("scores", scores_key(scores.checker, source), ids=ids, log_probabilities=scores.log_probabilities)
+    store.put("scores", scores_key(scores.checker, digests), ids=ids, log_probabilities=scores.log_probabilities)
 
 
-def load(checker: str, source: Split, store: Store) -> Scores:
-    """The scores of a checker for these rows.
+def load(checker: str, digests: Mapping[str, str], store: Store) -> Scores:
+    """The scores of a checker for the rows of these splits.
 
     Raises:
         TrialError: there are none.
     """
-    blob = store.get("scores", scores_key(checker, source))
+    blob = store.get("scores", scores_key(checker, digests))
     if blob is None:
-        raise TrialError(f"checker {checker} has not scored {source.name}; its scores are missing from the store")
+        raise TrialError(f"checker {checker} has not scored {', '.join(digests)}: its scores are not in the store")
     return Scores(checker, tuple(blob["ids"].tobytes().decode().split("\n")), blob["log_probabilities"])
+
+
+def scores_exist(checker: str, wanted: Iterable[Mapping[str, str]], store: Store) -> bool:
+    """Whether the store has a checker's scores for each of these groups of splits; no rows are read."""
+    return all(store.has("scores", scores_key(checker, digests)) for digests in wanted)

@@ -13,10 +13,10 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from harness.config import Resources
+from harness.config.experiment import Resources
+from harness.planning.trials import Job
 from harness.store import Store
-from harness.training import trial as core
-from harness.trials import Job
+from harness.training import run_trial
 
 
 def fit(job: Job, store: str, resources: Resources, report: Callable[[dict[str, Any]], None], scratch: Path) -> None:
@@ -35,7 +35,7 @@ def fit(job: Job, store: str, resources: Resources, report: Callable[[dict[str, 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if job.trial.workers == 1:  # also what trains nothing, in a grid of worker groups
         TorchTrainer(
-            lambda: _ignore(core.run(job, Store(store), report)), scaling_config=ScalingConfig(num_workers=0)
+            lambda: _ignore(run_trial.run(job, Store(store), report)), scaling_config=ScalingConfig(num_workers=0)
         ).fit()
         return
     per_worker = {"CPU": float(resources.cpus), "GPU": resources.gpus}
@@ -58,7 +58,7 @@ def fit(job: Job, store: str, resources: Resources, report: Callable[[dict[str, 
 
 def _worker(config: dict[str, str]) -> None:
     job = Job.model_validate_json(config["job"])
-    core.run(job, Store(config["store"]), lambda entry: ray.train.report({"entry": entry}))
+    run_trial.run(job, Store(config["store"]), lambda entry: ray.train.report({"entry": entry}))
 
 
 def _ignore(_: object) -> None:

@@ -17,10 +17,10 @@ from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, 
 from ray.tune.search import Searcher
 
 from harness.cluster import train
-from harness.config import Resources
+from harness.config.experiment import Resources
 from harness.errors import TrialError, UserError
+from harness.planning.trials import Job
 from harness.store import Store
-from harness.trials import Job
 
 #: Ray Tune's own record (CSV, pickles) is switched off: the ledger is the record.
 ENVIRONMENT = {
@@ -61,7 +61,7 @@ class _NotKept:
         return {}
 
 
-class Queue(_NotKept, Searcher):
+class DependencySearcher(_NotKept, Searcher):
     """Hands jobs to Tune, each as soon as its checkers are done.
 
     Args:
@@ -107,7 +107,7 @@ class Queue(_NotKept, Searcher):
             self._failed.add(id_)
 
 
-class Relay(_NotKept, Callback):
+class ObserverCallback(_NotKept, Callback):
     """Passes what Tune says of its trials on to an observer."""
 
     def __init__(self, observer: Observer) -> None:
@@ -240,11 +240,11 @@ def run(
     tuner = Tuner(
         tune.with_resources(function, PlacementGroupFactory([bundle])),
         tune_config=TuneConfig(
-            search_alg=Queue(jobs, observer), num_samples=len(jobs), reuse_actors=True,
+            search_alg=DependencySearcher(jobs, observer), num_samples=len(jobs), reuse_actors=True,
             max_concurrent_trials=cluster.slots(resources),
         ),
         run_config=RunConfig(
-            name="trials", storage_path=str(folder), callbacks=[Relay(observer)], verbose=0,
+            name="trials", storage_path=str(folder), callbacks=[ObserverCallback(observer)], verbose=0,
             failure_config=FailureConfig(max_failures=resources.retries),
         ),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.types import Split
+from harness.data.split import Split
 
 
 class BagOfWords:

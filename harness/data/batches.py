@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness.data.types import IntArray
+from harness.data.split import IntArray
 from harness.seeds import generator
 
 #: Rows are sorted by length within windows of this many batches: little padding, still random batches.

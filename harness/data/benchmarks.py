@@ -11,17 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import config
-from harness.config import Benchmark
-from harness.data import cache as disk
+from harness.config.benchmark import Benchmark, CorruptedSplit, DataSource, PoolSplit, anchor_files
+from harness.config.schema import parse, read_yaml
+from harness.data import split_files as disk
 from harness.data.cleaning import clean
 from harness.data.corruptions import corrupt, kind
 from harness.data.near_duplicates import groups, matches
-from harness.data.sources import fingerprint, package_folder, read
-from harness.data.splits import limit, partition
-from harness.data.types import IntArray, Split
+from harness.data.partition import limit, partition
+from harness.data.readers import fingerprint, package_folder, read
+from harness.data.split import IntArray, Split
 from harness.errors import UserError, unknown
-from harness.rows import CorruptedPart, PoolPart, RowSource
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +62,9 @@ def resolve(entry: str | Benchmark) -> Benchmark:
     if not entry.endswith((".yaml", ".yml")) and entry not in known:
         raise unknown("benchmark", entry, known)
     path = known.get(entry) or Path(entry)
-    raw = config.anchor_files(config.read_yaml(path), path.parent)
+    raw = anchor_files(read_yaml(path), path.parent)
     raw.setdefault("name", path.stem)
-    return config.parse(Benchmark, raw, str(path))
+    return parse(Benchmark, raw, str(path))
 
 
 def load(benchmark: Benchmark, names: Iterable[str], cache: Path | None = None) -> dict[str, Split]:
@@ -129,11 +128,11 @@ def _build(benchmark: Benchmark) -> Built:
     """
     out: Built = {}
     for name, entry in benchmark.splits.items():
-        if isinstance(entry, RowSource):
+        if isinstance(entry, DataSource):
             out[name] = _read_clean(entry, name, benchmark)
     parts: dict[str, dict[str, int | None]] = {}
     for name, entry in benchmark.splits.items():
-        if isinstance(entry, PoolPart):
+        if isinstance(entry, PoolSplit):
             parts.setdefault(entry.pool, {})[name] = entry.rows
     # pools that hold rows out come first: the others are compared with what they gave
     holding = [pool for pool in parts if any(name in parts[pool] for name in _HELD_OUT)]
@@ -144,11 +143,11 @@ def _build(benchmark: Benchmark) -> Built:
         notes.append(f"{pool}: {unused} of {len(rows)} rows are in no split")
         out |= {name: (split, notes) for name, split in divided.items()}
     for name, entry in benchmark.splits.items():
-        late = isinstance(entry, RowSource) or (isinstance(entry, PoolPart) and len(holding) > 1)
+        late = isinstance(entry, DataSource) or (isinstance(entry, PoolSplit) and len(holding) > 1)
         if late and name not in _HELD_OUT:
             out[name] = _without_matches(*out[name], out, benchmark)
     for name, entry in benchmark.splits.items():
-        if isinstance(entry, CorruptedPart):
+        if isinstance(entry, CorruptedSplit):
             spoiled = corrupt(out[entry.of][0], entry, benchmark.labels, name)
             tally = Counter(map(kind, spoiled.ids))
             out[name] = spoiled, [f"{name}: {', '.join(f'{count} {what}' for what, count in sorted(tally.items()))}"]
@@ -158,7 +157,7 @@ def _build(benchmark: Benchmark) -> Built:
     return {name: out[name] for name in benchmark.splits}
 
 
-def _read_clean(source: RowSource, name: str, benchmark: Benchmark) -> tuple[Split, list[str]]:
+def _read_clean(source: DataSource, name: str, benchmark: Benchmark) -> tuple[Split, list[str]]:
     rows, notes = clean(read(source, name, benchmark), source.clean)
     for id_, text, second in zip(rows.ids, rows.texts, rows.pairs or rows.texts, strict=True):
         for part in (text, second):

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.config import Benchmark
+from harness.config.benchmark import Benchmark, CorruptedSplit
 from harness.data.bag_of_words import BagOfWords
 from harness.data.benchmarks import joined, load
 from harness.data.distributions import Distance, distance
 from harness.data.near_duplicates import groups, matches
-from harness.data.splits import limit
+from harness.data.partition import limit
+from harness.data.split import Split
 from harness.data.text_statistics import (
     Lengths,
     Words,
@@ -24,8 +25,6 @@ from harness.data.text_statistics import (
     vocabulary_overlap,
     words,
 )
-from harness.data.types import Split
-from harness.rows import CorruptedPart
 from harness.seeds import generator
 
 #: Jaccard similarities of word bigrams at which near-duplicates are counted
@@ -132,7 +131,7 @@ def check(benchmark: Benchmark, cache: Path | None = None) -> Check:
     Raises:
         UserError: a split cannot be read (see ``benchmarks.load``).
     """
-    names = [name for name, entry in benchmark.splits.items() if not isinstance(entry, CorruptedPart)]
+    names = [name for name, entry in benchmark.splits.items() if not isinstance(entry, CorruptedSplit)]
     splits = load(benchmark.model_copy(update={"limits": {}}), names, cache)
     tokens = {name: [words(text) for text in joined(split)] for name, split in splits.items()}
     sample = min(SAMPLE, *map(len, splits.values()))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from harness.data.mojibake import mend
-from harness.data.types import Split
+from harness.data.split import Split
 from harness.errors import unknown
 
 Step = Callable[[Split], Split]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.data.types import IntArray, Split
+from harness.config.benchmark import CorruptedSplit
+from harness.data.split import IntArray, Split
 from harness.errors import UserError
-from harness.rows import CorruptedPart
 from harness.seeds import generator
 
 #: how a row may be spoiled; a row as it was is ``original``
@@ -22,7 +22,7 @@ def kind(id_: str) -> str:
     return mark if "+" in id_ and mark in KINDS else "original"
 
 
-def corrupt(rows: Split, part: CorruptedPart, labels: tuple[str, ...], name: str) -> Split:
+def corrupt(rows: Split, part: CorruptedSplit, labels: tuple[str, ...], name: str) -> Split:
     """The rows, some of them spoiled; then the copies of duplicated rows.
 
     Every kind of spoiling has its own random stream, and rows are drawn in an order that does not depend on the
@@ -58,7 +58,7 @@ def corrupt(rows: Split, part: CorruptedPart, labels: tuple[str, ...], name: str
 class _Work:
     """The state while rows are spoiled: new labels, whose text each row has, which rows are still untouched."""
 
-    def __init__(self, rows: Split, part: CorruptedPart, classes: int, name: str) -> None:
+    def __init__(self, rows: Split, part: CorruptedSplit, classes: int, name: str) -> None:
         self.rows, self.part, self.classes, self.name = rows, part, classes, name
         self.labels = rows.labels.copy()
         self.texts: IntArray = np.arange(len(rows), dtype=np.int64)

@@ -34,10 +34,10 @@ def conditional_entropy(log_probs: FloatArray) -> float:
     """H(Y|X): mean over rows of -sum_y p log p.
 
     Args:
-        log_probs: [rows, classes], each row normalised.
+        log_probs: [rows, classes], each row normalized.
 
     Raises:
-        ValueError: not normalised, or not two-dimensional with at least one row.
+        ValueError: not normalized, or not two-dimensional with at least one row.
     """
     checked = _checked(log_probs)
     return float(-_expected(checked, checked).mean())
@@ -86,5 +86,5 @@ def _checked(log_probs: FloatArray) -> FloatArray:
         raise ValueError(f"expected log-probabilities [rows, classes] of at least one row, got shape {values.shape}")
     total = np.exp(values).sum(axis=1)
     if not np.allclose(total, 1.0, atol=1e-4):
-        raise ValueError(f"log-probabilities must be normalised; a row's probabilities add up to {total.min():g}")
+        raise ValueError(f"log-probabilities must be normalized; a row's probabilities add up to {total.min():g}")
     return values

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from harness.data.types import IntArray
+from harness.data.split import IntArray
 
 _BLOCK = 4096
 _URL = re.compile(r"(?:https?://|www\.)\S*")
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"\d[\d.,:]*")
 _WORD = re.compile(r"\w+")
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Lower-case words with one space between; links, mentions and numbers become one word each.
 
     A text without any word (emoji only, say) is itself.
@@ -37,8 +37,8 @@ def normalise(text: str) -> str:
 
 
 def shingles(text: str) -> frozenset[str]:
-    """The word bigrams of the normalised text; the text itself where it has fewer than two words."""
-    words = normalise(text).split(" ")
+    """The word bigrams of the normalized text; the text itself where it has fewer than two words."""
+    words = normalize(text).split(" ")
     return frozenset(f"{a} {b}" for a, b in pairwise(words)) or frozenset((words[0],))
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.types import IntArray, Split
+from harness.data.split import IntArray, Split
 from harness.store import Store, digest
 
-# Tokenising happens in one process at a time; forked tokenizer threads only warn and hang.
+# Tokenizing happens in one process at a time; forked tokenizer threads only warn and hang.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -59,12 +59,12 @@ class Tokens:
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def tokenise(split: Split, tokenizer: Callable[[], Any], encoder: str, max_length: int, store: Store) -> Tokens:
+def tokenize(split: Split, tokenizer: Callable[[], Any], encoder: str, max_length: int, store: Store) -> Tokens:
     """The tokens of a split, from the store or made and stored.
 
     Args:
         split: the rows.
-        tokenizer: gives the Hugging Face tokenizer; called only if there is something to tokenise.
+        tokenizer: gives the Hugging Face tokenizer; called only if there is something to tokenize.
         encoder: the encoder's identity, part of the key.
         max_length: longer rows are cut, pairs at their longer text.
         store: where tokens are kept.

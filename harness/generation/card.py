@@ -10,23 +10,23 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.generation.calls import Author
-from harness.generation.limits import cost
+from harness.generation.requests import RequestBuilder
+from harness.llm.limits import cost
 
 if TYPE_CHECKING:
-    from harness.generation.generate import Corpus
+    from harness.generation.corpus import Corpus
 
 _FENCE = "````"
 
 
-def text(corpus: Corpus, author: Author, out: Path, today: date) -> str:
+def text(corpus: Corpus, author: RequestBuilder, out: Path, today: date) -> str:
     """The card in Markdown. It holds no key and no real row: of the prompts it has the templates."""
     settings, benchmark = author.settings, author.benchmark
     title = f"# {out.name}: {len(corpus.rows)} rows written by a language model"
     what = f"For the benchmark `{benchmark.name}`: {benchmark.description.strip() or 'no description'}"
     parts = [
         f"{title}\n\n{what} The label of a row is the one that the model was told to aim at; no person has checked it.",
-        f"**Licence:** {settings.licence}.\n\n**Date:** {today.isoformat()}.",
+        f"**License:** {settings.license}.\n\n**Date:** {today.isoformat()}.",
         _notes(corpus),
         "## How it was written\n\n" + _table(_model(corpus, author)),
         "## Counts\n\n" + _table(_counts(corpus, author), ("label", "rows", "wanted")),
@@ -56,7 +56,7 @@ def _notes(corpus: Corpus) -> str:
     return f"**Incomplete:** {len(corpus.rows)} of {sum(corpus.quotas)} rows; {why}."
 
 
-def _model(corpus: Corpus, author: Author) -> list[tuple[str, ...]]:
+def _model(corpus: Corpus, author: RequestBuilder) -> list[tuple[str, ...]]:
     settings, sampling = author.settings, author.settings.sampling
     answered = [f"{model} ({count} answers, JSON by {form})" for (model, form), count in corpus.models.items()]
     examples = f"{settings.shots} rows of {settings.shots_from}, drawn for each call, half of them of its label"
@@ -75,7 +75,7 @@ def _model(corpus: Corpus, author: Author) -> list[tuple[str, ...]]:
     ]
 
 
-def _counts(corpus: Corpus, author: Author) -> list[tuple[str, ...]]:
+def _counts(corpus: Corpus, author: RequestBuilder) -> list[tuple[str, ...]]:
     found = Counter(row.label for row in corpus.rows)
     wanted = enumerate(zip(author.benchmark.labels, corpus.quotas, strict=True))
     return [(name, str(found[label]), str(quota)) for label, (name, quota) in wanted]
@@ -100,7 +100,7 @@ def _rejects(corpus: Corpus) -> str:
     return f"{note} {surplus}\n\n{_table(rows, ('reason', 'rows'))}"
 
 
-def _usage(corpus: Corpus, author: Author) -> list[tuple[str, ...]]:
+def _usage(corpus: Corpus, author: RequestBuilder) -> list[tuple[str, ...]]:
     usage, limits = corpus.usage, author.settings.limits
     money = cost(limits, usage.tokens_in, usage.tokens_out)
     rows: list[tuple[str, ...]] = [
@@ -118,7 +118,7 @@ def _usage(corpus: Corpus, author: Author) -> list[tuple[str, ...]]:
     return rows
 
 
-def _prompts(author: Author) -> str:
+def _prompts(author: RequestBuilder) -> str:
     used = ["system", *(["attributes"] if author.settings.attributes else []), "rows"]
     blocks = [f"`{name}`:\n\n{_FENCE}\n{author.prompts.sources[name].strip()}\n{_FENCE}" for name in used]
     described = [f"- {label}: {text}" for label, text in author.settings.descriptions.items()]

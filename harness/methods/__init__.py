@@ -1,5 +1,6 @@
 """How an example's loss is weighted: one file a method, found by being here."""
 
+from harness.config.experiment import MethodChoice
 from harness.methods.base import (
     AnyMethod,
     AnyPredictor,
@@ -7,12 +8,19 @@ from harness.methods.base import (
     Method,
     MethodSettings,
     Predictor,
-    Preparation,
+    SourceInfo,
     Step,
 )
 from harness.registry import Registry
 
 methods: Registry[AnyMethod] = Registry("method", Method, "harness.methods", "harness.methods")  # type: ignore[type-abstract]
+
+
+def make_method(choice: MethodChoice) -> AnyMethod:
+    """A method with its settings."""
+    kind = methods.get(choice.name)
+    return kind(kind.settings_type().model_validate(choice.settings))
+
 
 __all__ = [
     "AnyMethod",
@@ -21,7 +29,8 @@ __all__ = [
     "Method",
     "MethodSettings",
     "Predictor",
-    "Preparation",
+    "SourceInfo",
     "Step",
+    "make_method",
     "methods",
 ]

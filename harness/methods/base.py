@@ -18,15 +18,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.config import Strict, Training
-from harness.data.types import IntArray, Split
+from harness.config.benchmark import Columns
+from harness.config.experiment import Training
+from harness.config.schema import FrozenModel
+from harness.data.split import IntArray, Split
 from harness.errors import TrialError, UserError
-from harness.rows import Columns
 
 Need = Literal["quality", "diversity", "real", "gradients", "inner_training"]
-#: Whose step is looked ahead through: plain gradient descent's, or that of the optimiser with its own moments.
+#: Whose step is looked ahead through: plain gradient descent's, or that of the optimizer with its own moments.
 Rule = Literal["sgd", "adam"]
-#: ``linear``: the derivative of the optimiser's step on the weighted batch; ``exact``: every example steps by itself.
+#: ``linear``: the derivative of the optimizer's step on the weighted batch; ``exact``: every example steps by itself.
 Form = Literal["linear", "exact"]
 #: What an outer loss is, of the probability p of the given label: ``bounded`` is 1 - p, in which no row counts for
 #: more than 1 however wrong its label (the mean absolute error of Ghosh et al. 2017, and up to a factor the reverse
@@ -36,12 +37,12 @@ OuterLoss = Literal["bounded", "cross_entropy"]
 LOG_FLOOR = float(np.log(np.finfo(np.float32).tiny))
 
 
-class MethodSettings(Strict):
+class MethodSettings(FrozenModel):
     """Settings that every method has. Both are off by default: the paper uses neither."""
 
     clip: float | None = Field(default=None, gt=0.0)
     """Weights above this are set to it (truncated importance sampling, Ionides 2008)."""
-    normalise: bool = False
+    normalize: bool = False
     """Divide the weights of each batch by their mean, so that they do not change the learning rate."""
 
 
@@ -150,7 +151,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Preparation:
+class SourceInfo:
     """What a method may look at once, before training.
 
     Attributes:
@@ -172,7 +173,7 @@ class Method(ABC, Generic[Settings]):
         needs: what must exist before training: "quality" and "diversity" checker scores, "real" rows; and "gradients",
             for a method that asks how the loss on the real rows changes with the weights; "inner_training", for one
             that trains before it trains.
-        details: settings that are no part of its name in tables.
+        hidden_settings: settings that are no part of its name in tables.
         trains: whether the loop fine-tunes an encoder with it; see ``Predictor`` for what does not.
 
     Its settings are the type argument of the base: ``class Focal(Method[FocalSettings])``.
@@ -181,7 +182,7 @@ class Method(ABC, Generic[Settings]):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     trains: ClassVar[bool] = True
-    details: ClassVar[frozenset[str]] = frozenset()
+    hidden_settings: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings: Settings = settings if settings is not None else self.settings_type()()
@@ -201,11 +202,11 @@ class Method(ABC, Generic[Settings]):
         return settings
 
     @classmethod
-    def needed(cls, settings: Settings) -> frozenset[Need]:
+    def needs_with(cls, settings: Settings) -> frozenset[Need]:
         """What it needs with these settings: ``needs``, or less."""
         return cls.needs
 
-    def prepare(self, preparation: Preparation) -> None:
+    def prepare(self, preparation: SourceInfo) -> None:
         """Called once before training."""
 
     def check(self, training: Training, rows: int | None = None) -> None:
@@ -224,10 +225,10 @@ class Method(ABC, Generic[Settings]):
                 f"{training.accumulation}. Take a smaller batch_size, or split batches over devices (resources.workers)"
             )
 
-    def rehearse(self, inner: InnerTraining) -> None:
+    def learn_weights(self, inner: InnerTraining) -> None:
         """Called once after ``prepare``, if the method needs ``inner_training``."""
 
-    def passes(self, training: Training, epochs: float) -> float:
+    def forward_cost(self, training: Training, epochs: float) -> float:
         """What a training row costs in the mean of the epochs, in forward passes: for estimates of time.
 
         Args:
@@ -240,7 +241,7 @@ class Method(ABC, Generic[Settings]):
     def weights(self, step: Step) -> Tensor:
         """The weights of a batch: float32 [B], finite, at least 0. Gradients flow through what is not detached."""
 
-    def clipped(self, step: Step) -> Tensor:
+    def checked_weights(self, step: Step) -> Tensor:
         """``weights``, checked for shape and clipped if the settings say so [B].
 
         Raises:

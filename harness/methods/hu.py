@@ -8,18 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.config import Training
+from harness.config.experiment import Training
 from harness.errors import UserError
-from harness.methods.base import MetaGradient, Preparation, Step
-from harness.methods.looking_ahead import LookAheadSettings, LookingAhead
+from harness.methods.base import MetaGradient, SourceInfo, Step
+from harness.methods.lookahead import LookaheadMethod, LookaheadSettings
 
 LEAST = 1e-5
 
 
-class HuSettings(LookAheadSettings):
+class HuSettings(LookaheadSettings):
     """How weights are learned. As published: ``{form: exact, relative: false, decay: 5, real_rows: null}``."""
 
-    normalisation: Literal["linear", "softmax"] = "linear"
+    normalization: Literal["linear", "softmax"] = "linear"
     """How the weights of a batch are brought to mean one."""
     decay: Annotated[float, Field(ge=1.0)] = 1.5
     """A weight is divided by it before each update: 1 remembers every epoch alike, 5 hardly any but the last."""
@@ -30,7 +30,7 @@ class HuSettings(LookAheadSettings):
     """Factor of the derivative in an update."""
 
 
-class Hu(LookingAhead[HuSettings]):
+class Hu(LookaheadMethod[HuSettings]):
     """w_i ← max(w_i / decay - dL_real(θ')/dw_i, 1e-5), then mean one in the batch (Hu et al. 2019)."""
 
     name = "hu"
@@ -44,7 +44,7 @@ class Hu(LookingAhead[HuSettings]):
                 "expected at least 2"
             )
 
-    def prepare(self, preparation: Preparation) -> None:
+    def prepare(self, preparation: SourceInfo) -> None:
         """Every row starts with weight one."""
         self._learned = torch.ones(len(preparation.labels))
 
@@ -65,6 +65,6 @@ class Hu(LookingAhead[HuSettings]):
         return self._mean_one(new, gradients)
 
     def _mean_one(self, weights: Tensor, gradients: MetaGradient) -> Tensor:
-        if self.settings.normalisation == "softmax":
+        if self.settings.normalization == "softmax":
             weights = weights.clamp(max=80.0).exp()
         return weights * (gradients.size / gradients.sum(weights))

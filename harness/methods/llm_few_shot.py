@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from harness.data.types import Split
-from harness.generation.prompts import Prompts
-from harness.generation.settings import Classification, Limits, Sampling, Server, Shots
+from harness.config.schema import Positive
+from harness.data.split import Split
+from harness.llm.prompts import Prompts
+from harness.llm.settings import Classification, Limits, Sampling, Server, Shots
 from harness.methods.base import Assignment, Classified, MethodSettings, Predictor
-from harness.rows import Positive
 from harness.store import digest
 
 #: The templates that classification uses.
@@ -44,8 +44,8 @@ class FewShotSettings(MethodSettings):
 
     @model_validator(mode="after")
     def _no_weights(self) -> FewShotSettings:
-        if self.clip is not None or self.normalise:
-            raise ValueError("clip and normalise are for weights, and nothing is trained here")
+        if self.clip is not None or self.normalize:
+            raise ValueError("clip and normalize are for weights, and nothing is trained here")
         return self
 
 
@@ -56,7 +56,7 @@ class LlmFewShot(Predictor[FewShotSettings]):
     """
 
     name = "llm_few_shot"
-    details = frozenset({"server", "limits", "templates"})
+    hidden_settings = frozenset({"server", "limits", "templates"})
 
     @classmethod
     def resolve(cls, settings: FewShotSettings) -> FewShotSettings:
@@ -72,7 +72,7 @@ class LlmFewShot(Predictor[FewShotSettings]):
         Raises:
             UserError: no key, a request that failed for good, a limit reached before the last row.
         """
-        from harness.generation.classify import classify
+        from harness.llm.classify import classify
 
         chosen = self.settings
         asked = Classification(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import TrialError
-from harness.methods.base import Method, MethodSettings, Preparation, Step
+from harness.methods.base import Method, MethodSettings, SourceInfo, Step
 
 
 class Prior(Method[MethodSettings]):
@@ -16,7 +16,7 @@ class Prior(Method[MethodSettings]):
     name = "prior"
     needs = frozenset({"real"})
 
-    def prepare(self, preparation: Preparation) -> None:
+    def prepare(self, preparation: SourceInfo) -> None:
         """Counts the labels.
 
         Raises:

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from harness.methods.base import MetaGradient, Rule, Step
-from harness.methods.looking_ahead import LookAheadSettings, LookingAhead
+from harness.methods.lookahead import LookaheadMethod, LookaheadSettings
 
 
-class RenSettings(LookAheadSettings):
+class RenSettings(LookaheadSettings):
     """How it looks ahead."""
 
-    look_ahead: Rule = "sgd"
+    lookahead: Rule = "sgd"
     """Through whose step. The published rule is ``sgd``, where the weights do not depend on the learning rate."""
 
 
-class Ren(LookingAhead[RenSettings]):
+class Ren(LookaheadMethod[RenSettings]):
     """w_i = max(0, -dL_real(θ')/dw_i at w = 0), mean one in a batch (Ren et al. 2018, Algorithm 1)."""
 
     name = "ren"

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.config import Training
-from harness.methods.base import InnerTraining, Method, MethodSettings, Need, OuterLoss, Preparation, Step
+from harness.config.experiment import Training
+from harness.methods.base import InnerTraining, Method, MethodSettings, Need, OuterLoss, SourceInfo, Step
 
 Rows = npt.NDArray[np.int64]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -50,22 +50,22 @@ class SunGen(Method[SunGenSettings]):
     needs = frozenset({"real", "inner_training"})
 
     @classmethod
-    def needed(cls, settings: SunGenSettings) -> frozenset[Need]:
+    def needs_with(cls, settings: SunGenSettings) -> frozenset[Need]:
         """Real rows only if the outer loss is theirs."""
         return cls.needs if settings.outer == "real" else cls.needs - {"real"}
 
-    def passes(self, training: Training, epochs: float) -> float:
+    def forward_cost(self, training: Training, epochs: float) -> float:
         """Its rounds are many trainings; a look at all inner products costs about three forward passes."""
         chosen = self.settings
         inner = chosen.inner_share * (chosen.inner_epochs + 1) + chosen.outer_share
         return 3.0 + 3.0 * chosen.rounds * inner / epochs
 
-    def prepare(self, preparation: Preparation) -> None:
+    def prepare(self, preparation: SourceInfo) -> None:
         """Every row starts with the same weight."""
         self._labels = preparation.labels
         self._learned = torch.full((len(preparation.labels),), self.settings.initial)
 
-    def rehearse(self, inner: InnerTraining) -> None:
+    def learn_weights(self, inner: InnerTraining) -> None:
         """Learns the weights."""
         chosen, learned = self.settings, self._learned
         optimizer = torch.optim.SparseAdam([learned], lr=chosen.step_size)  # moments of a round's rows only

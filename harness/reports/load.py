@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.checkers.scores import artefact_name
-from harness.config import SOURCES
+from harness.checkers.scores import artifact_name
+from harness.config.sources import SOURCES
 from harness.data.distributions import distance
-from harness.data.types import Split
+from harness.data.split import Split
 from harness.errors import UserError
-from harness.plan import Plan
-from harness.reports.types import Results
-from harness.tracking import Entry, Ledger
-from harness.trials import Job
+from harness.ledger.mlflow_ledger import Entry, Ledger
+from harness.planning.plan import Plan
+from harness.planning.trials import Job
+from harness.reports.results import Results
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "interrupted"}
 IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "variant")
@@ -74,7 +74,7 @@ def _identity(job: Job, variant: str) -> dict[str, Any]:
 def _row(job: Job, entry: Entry | None, history: list[dict[str, float]], rule: str) -> dict[str, Any]:
     status = "missing" if entry is None else STATUS.get(entry.status, "missing")
     if status == "finished" and not history:
-        status = "missing"  # its artefact is gone
+        status = "missing"  # its artifact is gone
     row: dict[str, Any] = {
         "status": status, "error": "" if entry is None or status == "finished" else entry.error,
         "requested": job.requested, "quality_checker": job.trial.quality, "diversity_checker": job.trial.diversity,
@@ -101,12 +101,12 @@ def _metrics(point: dict[str, float]) -> dict[str, float]:
 def _history(entry: Entry | None, ledger: Ledger) -> list[dict[str, float]]:
     if entry is None or entry.status != "FINISHED":
         return []
-    raw = ledger.artefact(entry.run, "history.json")
+    raw = ledger.artifact(entry.run, "history.json")
     return [] if raw is None else json.loads(raw)
 
 
 def _weights(identity: dict[str, Any], entry: Entry, evaluations: int, ledger: Ledger) -> pd.DataFrame:
-    raw = ledger.artefact(entry.run, "weights.parquet")
+    raw = ledger.artifact(entry.run, "weights.parquet")
     if raw is None:
         return pd.DataFrame()
     frame = pd.read_parquet(io.BytesIO(raw))
@@ -120,13 +120,13 @@ def _distance(job: Job, entries: dict[str, Entry], ledger: Ledger) -> dict[str, 
     """How far real and generated labels are apart as the trial's two checkers see them, on test and source rows."""
     checkers = [entries.get(id_ or "") for id_ in (job.trial.quality, job.trial.diversity)]
     source, labels = job.trial.source, job.trial.task.labels
-    name = artefact_name(source, {split: job.trial.task.digests[split] for split in SOURCES[source]})
+    name = artifact_name(source, {split: job.trial.task.digests[split] for split in SOURCES[source]})
     said, ids = [], []
     for entry in checkers:
         if entry is None or entry.status != "FINISHED":
             return None
-        predictions = ledger.artefact(entry.run, "predictions.parquet")
-        scores = ledger.artefact(entry.run, f"{name}.parquet")
+        predictions = ledger.artifact(entry.run, "predictions.parquet")
+        scores = ledger.artifact(entry.run, f"{name}.parquet")
         if predictions is None or scores is None:
             return None
         tested = pd.read_parquet(io.BytesIO(predictions))

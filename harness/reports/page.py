@@ -12,13 +12,13 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness.reports import figures, tables, text
-from harness.reports.drawing import Drawing
-from harness.reports.reading import read
-from harness.reports.runtime import PREFIX
-from harness.reports.runtime import ROLES as CHECKERS
+from harness.reports import figures, formatting, tables
+from harness.reports.costs import PREFIX
+from harness.reports.costs import ROLES as CHECKERS
+from harness.reports.figures.style import Drawing
+from harness.reports.findings import read
+from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
 from harness.reports.tables import Table
-from harness.reports.types import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
 
 IDENTITY = ["benchmark", "source", "method", "fraction", "variant", "seed", "trial", "requested", "status"]
 WHOLE = {"seed", "epoch", "threads"}
@@ -98,7 +98,7 @@ def _context(results: Results, sections: list[Section]) -> dict[str, Any]:
         "counts": ", ".join(f"{count} {status}" for status, count in counts.items()) or "none planned",
         "planned": len(asked),
         "checkers": len(once) - len(asked),
-        "seeds": ", ".join(str(seed) for seed in sorted(results.trials["seed"].unique())) or text.NONE,
+        "seeds": ", ".join(str(seed) for seed in sorted(results.trials["seed"].unique())) or formatting.NONE,
         "epoch_rule": EPOCH_RULES[meta.get("epoch_rule", "last")],
         "command": meta.get("command", ""),
         "facts": _facts(meta),
@@ -114,7 +114,7 @@ def _facts(meta: dict[str, Any]) -> dict[str, str]:
     facts = {
         "Commit": f"{meta['commit']}{dirty}" if meta.get("commit") else "",
         "Started": str(meta.get("started") or ""),
-        "Wall time of its runs (killed ones not counted)": text.duration(float(wall)) if wall is not None else "",
+        "Wall time of its runs (killed ones not counted)": formatting.duration(float(wall)) if wall is not None else "",
         "Hardware": str(meta.get("hardware") or ""),
         "Peak memory of the driver": f"{memory:,.0f} MB" if memory is not None else "",
         "Versions": ", ".join(f"{package} {version}" for package, version in meta.get("versions", {}).items()),
@@ -149,7 +149,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = text.markdown
+    environment.filters["md"] = formatting.markdown
     environment.filters["data_url"] = lambda drawing: (
         "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")
     )

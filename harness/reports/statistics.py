@@ -57,7 +57,7 @@ class Paired:
         return low > 0.0 or high < 0.0
 
 
-def summarise(values: npt.ArrayLike) -> Summary:
+def summarize(values: npt.ArrayLike) -> Summary:
     """The summary of ``values``; without any, the mean is NaN."""
     array = np.asarray(values, dtype=np.float64)
     n = len(array)

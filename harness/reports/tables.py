@@ -12,8 +12,8 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from harness.data.corruptions import KINDS, kind
-from harness.reports import runtime, text
-from harness.reports.cells import (
+from harness.reports import costs, formatting
+from harness.reports.grid import (
     Key,
     at_largest_fraction,
     bold_cells,
@@ -24,7 +24,7 @@ from harness.reports.cells import (
     in_order,
     requested,
 )
-from harness.reports.types import LANGUAGE_MODEL, Results
+from harness.reports.results import LANGUAGE_MODEL, Results
 
 ROW_TEXTS = 10
 
@@ -51,9 +51,9 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown, every text literal."""
         rule = ["---" if i < self.words else "---:" for i in range(len(self.columns))]
-        lines = [[text.markdown(column) for column in self.columns], rule]
+        lines = [[formatting.markdown(column) for column in self.columns], rule]
         for row in self.rows:
-            lines.append([f"**{text.markdown(c.text)}**" if c.bold else text.markdown(c.text) for c in row])
+            lines.append([f"**{formatting.markdown(c.text)}**" if c.bold else formatting.markdown(c.text) for c in row])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def frame(self) -> pd.DataFrame:
@@ -66,7 +66,9 @@ def table(
 ) -> Table:
     """A table from texts and cells. Columns without a text in any row are left out (of the first ``words``)."""
     cells = [tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows]
-    kept = [i for i in range(len(columns)) if i >= words or any(row[i].text not in ("", text.NONE) for row in cells)]
+    kept = [
+        i for i in range(len(columns)) if i >= words or any(row[i].text not in ("", formatting.NONE) for row in cells)
+    ]
     return Table(
         title,
         tuple(columns[i] for i in kept),
@@ -86,7 +88,9 @@ def accuracy(results: Results) -> Table:
         rows.append([*_names(row)])
         for key, marked in product((row._replace(benchmark=name) for name in benchmarks), bold.items()):
             metric, chosen = marked
-            rows[-1].append(Cell(text.score(cells[key], metric), key in chosen) if key in cells else "not planned")
+            rows[-1].append(
+                Cell(formatting.score(cells[key], metric), key in chosen) if key in cells else "not planned"
+            )
     columns = [f"{benchmark} {metric}" for benchmark in benchmarks for metric in ("accuracy", "macro F1")]
     note = (
         "Percent: mean ± standard deviation over seeds (n). Bold: within 0.5 points of the best of the same benchmark, "
@@ -104,12 +108,12 @@ def gains(results: Results, metric: str, title: str, folded: bool = False) -> Ta
             key.benchmark,
             *_names(key),
             str(pair.n),
-            text.points(pair.mean),
-            text.point_interval(pair.interval),
-            text.point_interval(pair.bootstrap),
+            formatting.points(pair.mean),
+            formatting.point_interval(pair.interval),
+            formatting.point_interval(pair.bootstrap),
             f"{pair.wins}/{pair.n}" + (f", {pair.ties} equal" if pair.ties else ""),
-            text.p_value(pair.p),
-            text.points(pair.detectable).removeprefix("+"),
+            formatting.p_value(pair.p),
+            formatting.points(pair.detectable).removeprefix("+"),
         ]
         for key, pair in differences(cells, metric).items()
     ]
@@ -128,19 +132,22 @@ def cost(results: Results) -> Table:
     """Mean seconds by phase and method, both accounts, and peak memory."""
     trials = results.trials
     cells = requested(trials)
-    names = runtime.phases(trials)
+    names = costs.phases(trials)
     memory = {column: title for column, title in _MEMORY.items() if trials[column].notna().any()}
-    costs = runtime.with_costs(cells, trials)
+    cell_costs = costs.with_costs(cells, trials)
     rows = []
-    for key, frame in costs.items():
+    for key, frame in cell_costs.items():
         if finished(frame).empty:
             continue
         row = [key.benchmark, *_names(key)]
-        row += [text.seconds(by_seed(frame, runtime.PREFIX + name).mean()) for name in names]
+        row += [formatting.seconds(by_seed(frame, costs.PREFIX + name).mean()) for name in names]
         for account in _ACCOUNTS:
-            row += [text.seconds(by_seed(frame, account).mean()), text.ratio(runtime.ratio(costs, key, account))]
-        row += [text.number(by_seed(frame, "rows_per_second").mean(), 0)]
-        row += [text.number(by_seed(frame, name).max(), 0) for name in memory]
+            row += [
+                formatting.seconds(by_seed(frame, account).mean()),
+                formatting.ratio(costs.ratio(cell_costs, key, account)),
+            ]
+        row += [formatting.number(by_seed(frame, "rows_per_second").mean(), 0)]
+        row += [formatting.number(by_seed(frame, name).max(), 0) for name in memory]
         rows.append(row)
     columns = [f"{name.replace('_', ' ')} s" for name in names]
     columns += ["stand-alone s", "stand-alone × CE", "marginal s", "marginal × CE", "rows/s", *memory.values()]
@@ -155,8 +162,10 @@ def language_model(results: Results) -> Table:
         if len(means["llm_calls"]):
             row = [key.benchmark, *_names(key), str(len(means["llm_calls"]))]
             whole = ("llm_calls", "llm_unparsable", "llm_tokens_in", "llm_tokens_out")
-            row += [text.number(means[name].mean(), 1 if name == "llm_unparsable" else 0) for name in whole]
-            rows.append([*row, text.number(means["llm_cost"].mean(), 4), text.seconds(means["llm_seconds"].mean())])
+            row += [formatting.number(means[name].mean(), 1 if name == "llm_unparsable" else 0) for name in whole]
+            rows.append(
+                [*row, formatting.number(means["llm_cost"].mean(), 4), formatting.seconds(means["llm_seconds"].mean())]
+            )
     columns = ["n", "calls", "unparsable", "tokens in", "tokens out", "cost", "seconds in calls"]
     note = (
         "Means of a trial. An answer that names no label counts as wrong. Answers are kept by content, so calls are "
@@ -172,9 +181,9 @@ def weights(results: Results) -> Table:
     for key, frame in requested(results.trials).items():
         means = {name: by_seed(frame, f"weight_{name}") for name in ("mean", "min", "max", "clipped", "ess")}
         if len(means["mean"]):
-            row = [key.benchmark, *_names(key), str(len(means["mean"])), text.number(means["mean"].mean())]
-            row += [text.number(means["min"].min()), text.number(means["max"].max())]
-            rows.append([*row, text.percent(means["clipped"].mean()), text.percent(means["ess"].mean())])
+            row = [key.benchmark, *_names(key), str(len(means["mean"])), formatting.number(means["mean"].mean())]
+            row += [formatting.number(means["min"].min()), formatting.number(means["max"].max())]
+            rows.append([*row, formatting.percent(means["clipped"].mean()), formatting.percent(means["ess"].mean())])
     columns = ["n", "mean", "minimum", "maximum", "clipped %", "effective sample size %"]
     note = (
         "Weights of the training rows at the reported epoch: mean of means, least and greatest over all seeds, mean "
@@ -197,9 +206,11 @@ def spoiled_rows(results: Results) -> Table:
         told = []
         for column in ("weight", "mean_weight"):
             areas = pd.Series([roc_auc_score(groups[mine.index] == "original", mine[column]) for mine in seeds])
-            told.append(f"{text.number(areas.mean(), 3)} ± {text.number(areas.std(), 3)}")
+            told.append(f"{formatting.number(areas.mean(), 3)} ± {formatting.number(areas.std(), 3)}")
         means = known.groupby(groups)["mean_weight"].mean().reindex(kinds)
-        rows.append([key.benchmark, *_names(key), str(len(seeds)), *told, *(text.number(value) for value in means)])
+        rows.append(
+            [key.benchmark, *_names(key), str(len(seeds)), *told, *(formatting.number(value) for value in means)]
+        )
     columns = ["n", "AUROC, last epoch", "AUROC, all epochs"]
     columns += [f"mean weight, {'intact' if name == 'original' else name}" for name in kinds]
     note = (
@@ -227,7 +238,7 @@ def extreme_rows(results: Results) -> list[Table]:
         count = min(ROW_TEXTS, len(order) // 2)
         ends = (("highest", order.head(count)), ("lowest", order.tail(count)))
         body = [
-            (Cell(end), Cell(str(label)), Cell(text.clip(str(row))), Cell(text.number(weight, 3)))
+            (Cell(end), Cell(str(label)), Cell(formatting.clip(str(row))), Cell(formatting.number(weight, 3)))
             for end, rows in ends
             for label, row, weight in zip(rows["label"], rows["text"], rows["weight"], strict=True)
         ]
@@ -262,8 +273,11 @@ def distributions(results: Results) -> Table:
     axes = ["benchmark", "variant", "source", "fraction"]
     for names, group in [] if frame.empty else frame.groupby(axes, dropna=False, sort=False):
         benchmark, variant, source, fraction = cast("tuple[str, str, str, float]", names)
-        row = [benchmark, variant, source, text.fraction(None if math.isnan(fraction) else fraction)]
-        told = [f"{text.number(group[name].mean(), 3)} ± {text.number(group[name].std(), 3)}" for name in measures]
+        row = [benchmark, variant, source, formatting.fraction(None if math.isnan(fraction) else fraction)]
+        told = [
+            f"{formatting.number(group[name].mean(), 3)} ± {formatting.number(group[name].std(), 3)}"
+            for name in measures
+        ]
         rows.append([*row, str(len(group)), *told])
     columns = ["benchmark", "variant", "source", "real rows used", "n"]
     note = (
@@ -280,7 +294,7 @@ def failures(results: Results) -> Table:
     """Every trial that failed or was interrupted, with its error."""
     broken = results.trials[results.trials["status"].isin(["failed", "interrupted"])]
     rows = [
-        [key.benchmark, *_names(key), str(seed), str(trial), str(status), text.clip(_word(error), 2000)]
+        [key.benchmark, *_names(key), str(seed), str(trial), str(status), formatting.clip(_word(error), 2000)]
         for key, frame in cells_of(broken).items()
         for seed, trial, status, error in zip(*(frame[c] for c in ("seed", "trial", "status", "error")), strict=True)
     ]
@@ -294,7 +308,7 @@ _NAMES = ("variant", "source", "method", "real rows used")
 
 
 def _names(key: Key) -> list[str]:
-    return [key.variant, key.source, key.method, text.fraction(key.fraction)]
+    return [key.variant, key.source, key.method, formatting.fraction(key.fraction)]
 
 
 def _ordered_by_weight(rows: pd.DataFrame) -> pd.DataFrame:
@@ -311,14 +325,15 @@ def _cost_note(results: Results) -> str:
     trials, driver = results.trials, results.meta.get("driver_peak_memory_mb")
     devices = finished(trials)[["device", "threads"]].drop_duplicates().itertuples(index=False)
     where = "; ".join(f"{device}, {threads:.0f} thread{'s' * (threads != 1)}" for device, threads in devices)
-    asked = runtime.accounts(trials).reindex(trials.loc[trials["requested"].astype(bool), "trial"].unique())
+    asked = costs.accounts(trials).reindex(trials.loc[trials["requested"].astype(bool), "trial"].unique())
     alone, shared = (float(asked[account].sum()) for account in _ACCOUNTS)
     return (
         f"Mean seconds of a trial, over finished seeds{f' ({where})' if where else ''}. Stand-alone: the trial, each "
         "of its checkers and their scoring, as if nothing else were run. Marginal: a checker that the grid trains "
         "anyway costs only its scoring, any other is shared by its users, so that the column adds up to the grid. "
         "Neither charges evaluation or device warm-up. Trials that shared a device slowed one another down. "
-        f"All finished trials together: {text.duration(runtime.total_seconds(trials))} of trial time; charged to the "
-        f"requested trials: {text.duration(shared)} marginal, {text.duration(alone)} stand-alone."
-        + (f" Peak memory of the driver: {text.number(driver, 0)} MB." if driver else "")
+        f"All finished trials together: {formatting.duration(costs.total_seconds(trials))} of trial time; "
+        f"charged to the requested trials: {formatting.duration(shared)} marginal, "
+        f"{formatting.duration(alone)} stand-alone."
+        + (f" Peak memory of the driver: {formatting.number(driver, 0)} MB." if driver else "")
     )

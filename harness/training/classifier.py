@@ -1,4 +1,4 @@
-"""The classifier: a pretrained encoder with a fresh head, and its optimiser."""
+"""The classifier: a pretrained encoder with a fresh head, and its optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from harness.config import Training
+from harness.config.experiment import Training
 from harness.encoders import locate
 from harness.errors import TrialError
 from harness.seeds import derive
@@ -34,7 +34,7 @@ def load_tokenizer(encoder: str) -> Any:
 
 
 def load_classifier(encoder: str, classes: int, seed: int, attention: str) -> nn.Module:
-    """The encoder with a head for C classes, initialised from the seed's stream "initialisation"; float32.
+    """The encoder with a head for C classes, initialized from the seed's stream "initialisation"; float32.
 
     The global random state is set by it: what follows in the trial draws from its own streams.
 

@@ -9,10 +9,10 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
 from harness.data.batches import evaluation_batches
+from harness.data.split import IntArray
 from harness.data.tokens import Tokens
-from harness.data.types import IntArray
 from harness.training.classifier import forward
-from harness.training.workers import Workers
+from harness.training.process_group import ProcessGroup
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -24,7 +24,7 @@ def to_device(padded: dict[str, IntArray], device: torch.device) -> dict[str, Te
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, tokens: Tokens, classes: int, batch_size: int, precision: str, workers: Workers
+    model: nn.Module, tokens: Tokens, classes: int, batch_size: int, precision: str, workers: ProcessGroup
 ) -> FloatArray:
     """Log-probabilities float32 [n, C] without dropout; the batches are shared among the workers."""
     was_training = model.training

@@ -14,19 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import Training
+from harness.config.experiment import Training
 from harness.data.batches import training_batches
+from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
-from harness.data.types import IntArray, Split
 from harness.errors import TrialError
 from harness.methods import AnyMethod, Step
 from harness.seeds import derive
 from harness.training.classifier import forward, make_optimizer
 from harness.training.evaluation import FloatArray, metrics, predict, to_device
-from harness.training.look_ahead import BatchLookAhead, LookAhead
-from harness.training.phases import Phases
+from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead
+from harness.training.process_group import ProcessGroup
+from harness.training.timing import PhaseTimer
 from harness.training.weights import WeightRecord, summary
-from harness.training.workers import Workers
 
 Report = Callable[[dict[str, float]], None]
 CHECK_EVERY = {"cpu": 1, "cuda": 20}  # steps between looks at the loss; on a GPU a look waits for the device
@@ -83,8 +83,8 @@ class Loop:
     """
 
     def __init__(
-        self, model: nn.Module, method: AnyMethod, inputs: Inputs, training: Training, seed: int, workers: Workers,
-        phases: Phases,
+        self, model: nn.Module, method: AnyMethod, inputs: Inputs, training: Training, seed: int, workers: ProcessGroup,
+        phases: PhaseTimer,
     ) -> None:  # fmt: skip
         self.method, self.inputs, self.training, self.seed = method, inputs, training, seed
         self.workers, self.phases = workers, phases
@@ -95,11 +95,11 @@ class Loop:
         self.labels = torch.from_numpy(inputs.source.labels).to(workers.device)
         self.quality = _tensor(inputs.quality, workers.device)
         self.diversity = _tensor(inputs.diversity, workers.device)
-        self.ahead: LookAhead | None = None
+        self.ahead: Lookahead | None = None
         if "gradients" in method.needs:
             assert inputs.real is not None, "a method that needs gradients gets real rows"
             assert training.accumulation == 1, "planning refuses anything else"
-            self.ahead = LookAhead(model, self.optimizer, inputs.real, training, seed, workers, phases)
+            self.ahead = Lookahead(model, self.optimizer, inputs.real, training, seed, workers, phases)
         self.record = WeightRecord(len(inputs.source), workers)
         self.done = 0
 
@@ -139,7 +139,7 @@ class Loop:
         return loss, rows_seen
 
     def _batch(self, rows: IntArray, epoch: int) -> Tensor:
-        """One optimiser step on a global batch; this worker's share of Σ w·ce (a detached scalar)."""
+        """One optimizer step on a global batch; this worker's share of Σ w·ce (a detached scalar)."""
         share = rows[self.workers.rank :: self.workers.size]
         # every worker takes part in every step: without rows of its own it computes one with weight zero
         idle = len(share) == 0
@@ -149,8 +149,8 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         for number, part in enumerate(slices):
             last = number == len(slices) - 1
-            synchronised = last or self.workers.size == 1
-            with nullcontext() if synchronised else self.model.no_sync():  # type: ignore[operator]
+            synchronized = last or self.workers.size == 1
+            with nullcontext() if synchronized else self.model.no_sync():  # type: ignore[operator]
                 loss, weights = self._step(part, epoch, len(rows), present=not idle)
                 loss = loss * 0.0 if idle else loss
                 # DDP averages gradients over workers; the mean of a batch is over the rows of all of them
@@ -159,7 +159,7 @@ class Loop:
             if not idle:
                 self.record.add(torch.from_numpy(part).to(self.workers.device), weights, self.done)
                 total_weight += weights.sum()
-        if self.method.settings.normalise:
+        if self.method.settings.normalize:
             mean = self.workers.sum(total_weight) / len(rows)
             factor = torch.where(mean > 0, 1.0 / mean, torch.zeros_like(mean))
             for parameter in self.plain.parameters():
@@ -185,13 +185,13 @@ class Loop:
         gradients = None
         if self.ahead and asked:
             total = len(self.inputs.source)
-            gradients = BatchLookAhead(self.ahead, asked, index, losses, size, total, present)
+            gradients = BatchLookahead(self.ahead, asked, index, losses, size, total, present)
         step = Step(
             ids=tuple(self.inputs.source.ids[row] for row in rows), rows=index, labels=labels, logits=logits,
             quality=None if self.quality is None else self.quality[index],
             diversity=None if self.diversity is None else self.diversity[index], epoch=epoch, gradients=gradients,
         )  # fmt: skip
-        weights = self.method.clipped(step)
+        weights = self.method.checked_weights(step)
         if self.done % CHECK_EVERY.get(device.type, 20) == 0:
             self._check(step, losses.detach(), weights.detach())
         return (weights * losses).sum(), weights.detach()

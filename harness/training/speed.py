@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from harness.data.tokens import tokenise
-from harness.data.types import Split
+from harness.data.split import Split
+from harness.data.tokens import tokenize
 from harness.methods.ce import CrossEntropy
+from harness.planning.trials import Trial
 from harness.store import Store
 from harness.training.classifier import load_classifier, load_tokenizer
 from harness.training.loop import Inputs, Loop
-from harness.training.phases import Phases
-from harness.training.workers import Workers
-from harness.trials import Trial
+from harness.training.process_group import ProcessGroup
+from harness.training.timing import PhaseTimer
 
 
 def rows_per_second(trial: Trial, source: Split, store: Store, steps: int = 3) -> float | None:
@@ -24,11 +24,11 @@ def rows_per_second(trial: Trial, source: Split, store: Store, steps: int = 3) -
     try:
         rows = source.take(range(min(len(source), steps * trial.training.batch_size)))
         limit = trial.training.max_length
-        tokens = tokenise(rows, lambda: load_tokenizer(trial.encoder), trial.encoder_identity, limit, store)
-        workers = Workers.here(trial.device)
+        tokens = tokenize(rows, lambda: load_tokenizer(trial.encoder), trial.encoder_identity, limit, store)
+        workers = ProcessGroup.here(trial.device)
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
         training = trial.training.model_copy(update={"steps": steps, "epochs": 1})
-        phases = Phases(workers.device)
+        phases = PhaseTimer(workers.device)
         loop = Loop(
             model.to(workers.device), CrossEntropy(), Inputs(rows, tokens, None, None, {}), training, 0, workers, phases
         )

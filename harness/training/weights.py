@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.training.workers import Workers
+from harness.training.process_group import ProcessGroup
 
 
 class WeightRecord:
@@ -18,7 +18,7 @@ class WeightRecord:
         workers: the processes that train together.
     """
 
-    def __init__(self, rows: int, workers: Workers) -> None:
+    def __init__(self, rows: int, workers: ProcessGroup) -> None:
         self._workers = workers
         self._last = torch.zeros(rows, device=workers.device)
         self._step = torch.full((rows,), -1, dtype=torch.int64, device=workers.device)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.checkers.scores import Scores, load, save, scores_key
-from harness.data.types import Split
+from harness.data.split import Split
 from harness.errors import TrialError
 from harness.store import Store
 

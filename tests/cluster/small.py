@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config import load
-from harness.plan import make
+from harness.config.experiment import load
+from harness.planning.plan import make
+from harness.planning.trials import Job
 from harness.store import Store
-from harness.training.trial import Result, load_result
-from harness.trials import Job
+from harness.training.run_trial import Result, load_result
 
 
 class Listener:

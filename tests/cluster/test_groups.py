@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 
 from harness.cluster import tune
-from harness.config import Resources
+from harness.config.experiment import Resources
+from harness.planning.trials import Job
 from harness.store import Store
-from harness.training import trial as core
-from harness.trials import Job
+from harness.training import run_trial
 
 from .small import Listener, jobs_of, result_of
 
@@ -29,10 +29,10 @@ SETTINGS = {
 META = [
     {"name": "ren", "warm_up": 0, "real_rows": 5},
     {"name": "hu", "warm_up": 0, "relative": False, "decay": 1.0},
-    {"name": "hu", "warm_up": 1, "look_ahead": "sgd", "step_size": 0.1},
+    {"name": "hu", "warm_up": 1, "lookahead": "sgd", "step_size": 0.1},
     {"name": "sungen", "rounds": 2, "inner_epochs": 1, "outer": "real", "step_size": 0.01},
 ]
-NORMALISED = {"name": "focal", "normalise": True}
+NORMALISED = {"name": "focal", "normalize": True}
 
 
 def in_group(rank: int, size: int, rendezvous: str, jobs: list[str], store: str) -> None:
@@ -40,7 +40,7 @@ def in_group(rank: int, size: int, rendezvous: str, jobs: list[str], store: str)
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
     for text in jobs:
-        core.run(Job.model_validate_json(text), Store(store), lambda entry: None)
+        run_trial.run(Job.model_validate_json(text), Store(store), lambda entry: None)
     if size > 1:
         dist.destroy_process_group()
 
@@ -98,8 +98,8 @@ def test_two_workers_give_the_numbers_of_one(
 
 def test_normalised_weights_matter_here(trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store]) -> None:
     jobs, store = trained
-    plain, normalised = (result_of(job, store).history[-1]["train_loss"] for job in jobs["plain"][0])
-    assert abs(plain - normalised) > 0.01
+    plain, normalized = (result_of(job, store).history[-1]["train_loss"] for job in jobs["plain"][0])
+    assert abs(plain - normalized) > 0.01
 
 
 def test_a_worker_group_through_ray(

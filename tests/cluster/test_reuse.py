@@ -11,17 +11,17 @@ import psutil
 import pytest
 
 from harness.cluster import tune
-from harness.config import Resources
+from harness.config.experiment import Resources
+from harness.planning.trials import Job
 from harness.store import Store
-from harness.trials import Job
 
 from .small import Listener, assert_same_bits, jobs_of, result_of
 
 FRESH = """
 import sys
 from harness.store import Store
-from harness.training.trial import run
-from harness.trials import Job
+from harness.training.run_trial import run
+from harness.planning.trials import Job
 run(Job.model_validate_json(sys.stdin.read()), Store(sys.argv[1]), lambda entry: None)
 """
 

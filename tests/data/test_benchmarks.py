@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.config import Benchmark
+from harness.config.benchmark import Benchmark
 from harness.data import benchmarks
 from harness.data.benchmarks import catalogue, load, resolve, summary
 from harness.data.near_duplicates import groups

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.config import Benchmark
+from harness.cli.data_check import tables
+from harness.config.benchmark import Benchmark
 from harness.data.bag_of_words import BagOfWords
 from harness.data.benchmarks import load
 from harness.data.check import check
-from harness.data.command import tables
 from harness.data.distributions import conditional_entropy
 from harness.data.text_statistics import distinct, jaccard, lengths, ngrams, self_bleu, vocabulary_overlap, words
 

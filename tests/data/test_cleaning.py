@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.data.cleaning import STEPS, clean
 from harness.data.mojibake import mend
-from harness.data.types import Split
+from harness.data.split import Split
 from harness.errors import UserError
 
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config import Benchmark, parse
+from harness.config.benchmark import Benchmark, CorruptedSplit
+from harness.config.schema import parse
 from harness.data.benchmarks import load, summary
 from harness.data.corruptions import corrupt, kind
-from harness.data.types import Split
+from harness.data.split import Split
 from harness.errors import UserError
-from harness.rows import CorruptedPart
 
 LABELS = ("a", "b", "c")
 
@@ -22,7 +22,7 @@ def rows_of(labels: list[int], pairs: bool = False) -> Split:
 
 
 def spoil(rows: Split, **shares) -> Split:
-    return corrupt(rows, CorruptedPart(of="generated", **shares), LABELS, "noisy")
+    return corrupt(rows, CorruptedSplit(of="generated", **shares), LABELS, "noisy")
 
 
 def spoiled(split: Split, what: str) -> list[int]:

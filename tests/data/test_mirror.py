@@ -7,10 +7,11 @@ import datasets
 import numpy as np
 import pytest
 
-from harness.config import Benchmark, RowSource, parse
+from harness.config.benchmark import Benchmark, DataSource
+from harness.config.schema import parse
 from harness.data.benchmarks import joined, load, resolve
 from harness.data.near_duplicates import matches
-from harness.data.sources import MIRROR, fingerprint, read
+from harness.data.readers import MIRROR, fingerprint, read
 from harness.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -24,7 +25,7 @@ def benchmark(**changes) -> Benchmark:
 
 
 def rows_of(**changes):
-    return read(RowSource(**{**HUB, **changes}), "test", benchmark())
+    return read(DataSource(**{**HUB, **changes}), "test", benchmark())
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_the_fingerprint_knows_the_mirrors_content(mirror, monkeypatch):
 )
 def test_faults(source, message):
     with pytest.raises(UserError, match=message):
-        parse(RowSource, source, "x.yaml")
+        parse(DataSource, source, "x.yaml")
 
 
 def test_official_splits_keep_training_rows_from_held_out_ones(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.near_duplicates import groups, matches, normalise, shingles
+from harness.data.near_duplicates import groups, matches, normalize, shingles
 
 TEXTS = st.lists(
     st.lists(st.sampled_from(["a", "b", "c", "d", "😀", "@x", "7"]), max_size=7).map(" ".join), max_size=14
@@ -47,7 +47,7 @@ def test_matches_are_direct(texts, others, threshold):
     ],
 )
 def test_normalise(text, expected):
-    assert normalise(text) == expected
+    assert normalize(text) == expected
 
 
 def test_texts_of_one_word_are_near_themselves_only():

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.tokens import Tokens, tokenise
-from harness.data.types import Split
+from harness.data.split import Split
+from harness.data.tokens import Tokens, tokenize
 from harness.store import Store
 from harness.training.classifier import load_tokenizer
 
@@ -23,7 +23,7 @@ def encode(tiny_encoder, tmp_path):
     store = Store(str(tmp_path))
 
     def run(rows: Split, max_length: int = 32) -> Tokens:
-        return tokenise(rows, lambda: load_tokenizer(str(tiny_encoder)), "tiny", max_length, store)
+        return tokenize(rows, lambda: load_tokenizer(str(tiny_encoder)), "tiny", max_length, store)
 
     return run
 
@@ -71,14 +71,14 @@ def test_tokenised_once_for_each_content_encoder_and_length(tiny_encoder, tmp_pa
         return load_tokenizer(str(tiny_encoder))
 
     rows = split(["good", "bad"])
-    first = tokenise(rows, tokenizer, "tiny", 8, store)
-    again = tokenise(rows, lambda: pytest.fail("tokenised although stored"), "tiny", 8, store)
+    first = tokenize(rows, tokenizer, "tiny", 8, store)
+    again = tokenize(rows, lambda: pytest.fail("tokenised although stored"), "tiny", 8, store)
     for name in ("input_ids", "token_type_ids", "offsets"):
         assert getattr(first, name).dtype == getattr(again, name).dtype
         assert np.array_equal(getattr(first, name), getattr(again, name))
-    tokenise(rows, tokenizer, "tiny", 9, store)
-    tokenise(rows, tokenizer, "other", 8, store)
-    tokenise(split(["good", "bad."]), tokenizer, "tiny", 8, store)
+    tokenize(rows, tokenizer, "tiny", 9, store)
+    tokenize(rows, tokenizer, "other", 8, store)
+    tokenize(split(["good", "bad."]), tokenizer, "tiny", 8, store)
     assert len(calls) == 4
 
 

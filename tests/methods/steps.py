@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.methods import AnyMethod, Preparation, Step, methods
+from harness.methods import AnyMethod, SourceInfo, Step, methods
 
 
 def make_step(logits: Any, labels: Any, quality: Any = None, diversity: Any = None, probabilities: bool = True) -> Step:
@@ -36,5 +36,5 @@ def make(name: str, classes: int = 3, **settings: Any) -> AnyMethod:
     kind = methods.get(name)
     method = kind(kind.settings_type()(**settings))
     source = np.arange(8 * classes) % classes
-    method.prepare(Preparation(source, classes, np.append(np.arange(classes), 0)))
+    method.prepare(SourceInfo(source, classes, np.append(np.arange(classes), 0)))
     return method

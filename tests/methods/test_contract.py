@@ -61,7 +61,7 @@ def test_the_methods_of_the_paper_are_found():
 @given(step=steps())
 def test_shape_finite_and_not_negative(name, step):
     for options in ({}, {"clip": 0.5}, {"clip": 1e30}):
-        weights = make(name, **options).clipped(step)
+        weights = make(name, **options).checked_weights(step)
         assert weights.shape == step.labels.shape
         assert weights.dtype == torch.float32
         assert bool(weights.isfinite().all()), weights
@@ -102,7 +102,7 @@ def test_inputs_are_not_changed(name):
     step = ordinary_step()
     tensors = (step.rows, step.labels, step.logits, step.quality, step.diversity)
     before = [tensor.detach().clone() for tensor in tensors]
-    make(name, clip=0.3).clipped(step)
+    make(name, clip=0.3).checked_weights(step)
     assert all(torch.equal(old, new) for old, new in zip(before, tensors, strict=True))
 
 
@@ -123,7 +123,7 @@ def test_only_what_it_declares_is_needed(name):
 @every_method
 def test_settings_default_to_no_clipping_and_no_normalisation(name):
     chosen = methods.get(name).settings_type()()
-    assert (chosen.clip, chosen.normalise) == (None, False)
+    assert (chosen.clip, chosen.normalize) == (None, False)
     assert make(name).settings == chosen
 
 
@@ -146,9 +146,9 @@ def test_identities_with_cross_entropy(name, options, quality, diversity):
     quality, diversity = (None if key is None else tables[key].tolist() for key in (quality, diversity))
     method = make(name, **options)
     if name == "prior":  # real labels shared out like the source's
-        from harness.methods import Preparation
+        from harness.methods import SourceInfo
 
-        method.prepare(Preparation(np.array([0, 0, 1, 2] * 5), CLASSES, np.array([0, 0, 1, 2])))
+        method.prepare(SourceInfo(np.array([0, 0, 1, 2] * 5), CLASSES, np.array([0, 0, 1, 2])))
     same = make_step(step.logits.tolist(), step.labels, quality, diversity, probabilities=False)
     weights, ones = method.weights(same), make("ce").weights(same)
     tolerance = 0.0 if name != "dimp" else 1e-6

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.errors import TrialError
-from harness.methods import Method, MethodSettings, Preparation
+from harness.methods import Method, MethodSettings, SourceInfo
 from harness.methods.base import LOG_FLOOR, ratio
 from tests.methods.steps import make, make_step
 
@@ -40,15 +40,16 @@ DIVERSITY = [[0.3, 0.3, 0.4], [0.0625, 0.9, 0.0375]]
     ],
 )
 def test_weights(name, settings, expected):
-    weights = make(name, **settings).clipped(make_step(LOGITS, LABELS, QUALITY, DIVERSITY))
+    weights = make(name, **settings).checked_weights(make_step(LOGITS, LABELS, QUALITY, DIVERSITY))
     np.testing.assert_allclose(weights.numpy(), expected, rtol=2e-6)
 
 
 def test_normalise_is_left_to_the_loop():
-    plain, normalised = (
-        make("imp", normalise=flag).clipped(make_step(LOGITS, LABELS, QUALITY, DIVERSITY)) for flag in (False, True)
+    plain, normalized = (
+        make("imp", normalize=flag).checked_weights(make_step(LOGITS, LABELS, QUALITY, DIVERSITY))
+        for flag in (False, True)
     )
-    assert torch.equal(plain, normalised)
+    assert torch.equal(plain, normalized)
 
 
 def test_filter_keeps_what_the_quality_checker_agrees_with():
@@ -60,7 +61,7 @@ def test_filter_keeps_what_the_quality_checker_agrees_with():
 def test_prior_is_the_ratio_of_label_shares():
     method = make("prior")
     source = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
-    method.prepare(Preparation(source, 3, np.array([0, 1, 1, 2])))
+    method.prepare(SourceInfo(source, 3, np.array([0, 1, 1, 2])))
     weights = method.weights(make_step(np.zeros((4, 3)), [0, 1, 2, 0]))
     np.testing.assert_allclose(weights.numpy(), [0.25 / 0.5, 0.5 / 0.3, 0.25 / 0.2, 0.25 / 0.5], rtol=1e-6)
     everything = method.weights(make_step(np.zeros((10, 3)), source))
@@ -69,7 +70,7 @@ def test_prior_is_the_ratio_of_label_shares():
 
 def test_prior_of_a_class_that_only_one_side_has():
     method = make("prior")
-    method.prepare(Preparation(np.array([0, 0, 1]), 3, np.array([0, 2])))
+    method.prepare(SourceInfo(np.array([0, 0, 1]), 3, np.array([0, 2])))
     weights = method.weights(make_step(np.zeros((3, 3)), [0, 1, 2]))
     assert weights[0].item() == pytest.approx(0.75)
     assert weights[1].item() == 0.0
@@ -78,7 +79,7 @@ def test_prior_of_a_class_that_only_one_side_has():
 
 def test_prior_without_real_labels():
     with pytest.raises(TrialError, match="prior needs the labels of real_small"):
-        make("prior").prepare(Preparation(np.array([0, 1]), 2, None))
+        make("prior").prepare(SourceInfo(np.array([0, 1]), 2, None))
 
 
 def test_focal_near_certainty():
@@ -108,7 +109,7 @@ class Broken(Method[MethodSettings]):
 
 def test_weights_of_another_shape_are_refused():
     with pytest.raises(TrialError) as caught:
-        Broken().clipped(make_step(LOGITS, LABELS))
+        Broken().checked_weights(make_step(LOGITS, LABELS))
     assert str(caught.value) == "method 'broken': expected weights of shape [2], got [1]"
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config import Training
-from harness.methods import Preparation, methods
+from harness.config.experiment import Training
+from harness.methods import SourceInfo, methods
 from tests.methods.steps import make, make_step
 
 
@@ -53,7 +53,7 @@ def test_warm_up_epochs_are_plain_cross_entropy(name):
 
 def test_ren_keeps_what_lowers_the_real_loss():
     told = Told([-2.0, 1.0, -6.0, 0.0])
-    method = make("ren", look_ahead="adam", real_rows=None, form="exact")
+    method = make("ren", lookahead="adam", real_rows=None, form="exact")
     assert method.weights(step_of(told)).tolist() == [1.0, 0.0, 3.0, 0.0]  # 2 and 6 of 8, times four rows
     assert told.asked == [([0.0, 0.0, 0.0, 0.0], "adam", None, "exact")]
 
@@ -88,7 +88,7 @@ def test_hu_relative_to_the_batch_does_not_depend_on_the_size_of_the_derivatives
 def test_hu_softmax_is_of_mean_one_and_in_the_order_of_the_linear_weights():
     options = {"relative": False, "warm_up": 0, "decay": 1}
     told = Told([-1.0, 0.0, 0.5])
-    found = make("hu", normalisation="softmax", **options).weights(step_of(told))
+    found = make("hu", normalization="softmax", **options).weights(step_of(told))
     expected = np.exp([2.0, 1.0, 0.5])
     np.testing.assert_allclose(found, expected * 3 / expected.sum(), rtol=1e-5)
 
@@ -131,13 +131,13 @@ class Inner:
 def sungen(rows, **options):
     kind = methods.get("sungen")
     method = kind(kind.settings_type()(**options))
-    method.prepare(Preparation(np.zeros(rows, np.int64), 3, np.zeros(2, np.int64)))
+    method.prepare(SourceInfo(np.zeros(rows, np.int64), 3, np.zeros(2, np.int64)))
     return method
 
 
 def test_sungen_takes_steps_of_adam_towards_rows_whose_gradients_agree_with_the_outer_one():
     inner, method = Inner([3.0, -0.1, 2.0, -5.0]), sungen(4, rounds=3, step_size=0.1, outer="real", inner_epochs=2)
-    method.rehearse(inner)
+    method.learn_weights(inner)
     # the first steps of Adam are of the full size, whatever the gradient's
     expected = [[0.5] * 4, [0.6, 0.4, 0.6, 0.4], [0.7, 0.3, 0.7, 0.3]]
     np.testing.assert_allclose([weights for weights, *_ in inner.trained], expected, atol=1e-5)
@@ -151,7 +151,7 @@ def test_sungen_takes_steps_of_adam_towards_rows_whose_gradients_agree_with_the_
 
 def test_sungen_weights_stay_within_0_and_1():
     method = sungen(2, rounds=9, outer="real")
-    method.rehearse(Inner([1.0, -1.0]))
+    method.learn_weights(Inner([1.0, -1.0]))
     assert method._learned.tolist() == [1.0, 0.0]
 
 
@@ -159,7 +159,7 @@ def test_sungen_looks_at_the_rows_of_each_class_with_the_greatest_weights():
     products = np.array([1.0, -1.0, -1.0, 1.0, 1.0, -1.0])
     inner, method = Inner(products), sungen(6, rounds=2, outer_share=0.5, folds=1)
     method._labels = np.array([0, 0, 0, 0, 2, 2])
-    method.rehearse(inner)
+    method.learn_weights(inner)
     first, second = (outer for _, outer, _ in inner.looked)
     assert len(first) == 3, "at first all are equal, and chance decides"
     assert sorted(second) == [0, 3, 4]
@@ -169,13 +169,13 @@ def test_sungen_looks_at_the_rows_of_each_class_with_the_greatest_weights():
 def test_sungen_rows_compete_within_their_class(balanced, expected):
     method = sungen(4, rounds=1, step_size=0.1, balanced=balanced, outer="real")
     method._labels = np.array([0, 0, 1, 1])
-    method.rehearse(Inner([9.0, 7.0, -8.0, -6.0]))
+    method.learn_weights(Inner([9.0, 7.0, -8.0, -6.0]))
     np.testing.assert_allclose(method._learned, expected, atol=1e-5)
 
 
 def test_sungen_judges_rows_by_others():
     inner, method = Inner(np.ones(9)), sungen(9, rounds=2, folds=3, outer_share=1.0)
-    method.rehearse(inner)
+    method.learn_weights(inner)
     assert len(inner.trained) == 2
     for number in (0, 3):
         looked = inner.looked[number : number + 3]
@@ -186,7 +186,7 @@ def test_sungen_judges_rows_by_others():
 
 def test_sungen_trains_on_a_share_and_changes_only_its_weights():
     inner, method = Inner(10.0 ** np.arange(10)), sungen(10, rounds=1, inner_share=0.3)
-    method.rehearse(inner)
+    method.learn_weights(inner)
     ((_, rows, _),) = inner.trained
     assert len(rows) == 3
     assert np.flatnonzero(method._learned.numpy() != 0.5).tolist() == rows
@@ -202,9 +202,9 @@ def test_sungen_trains_on_a_share_and_changes_only_its_weights():
     ],
 )
 def test_what_a_row_costs(name, options, passes):
-    assert make(name, **options).passes(Training(batch_size=8), 4.0) == passes
+    assert make(name, **options).forward_cost(Training(batch_size=8), 4.0) == passes
 
 
 def test_more_rounds_cost_more():
-    costs = [make("sungen", rounds=rounds).passes(Training(), 5.0) for rounds in (1, 10)]
+    costs = [make("sungen", rounds=rounds).forward_cost(Training(), 5.0) for rounds in (1, 10)]
     assert 3 < costs[0] < costs[1]

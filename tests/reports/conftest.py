@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.reports.types import Results
+from harness.reports.results import Results
 
 LIFT = {"ce": 0.0, "focal": -0.01, "imp": 0.05, "imp_quality": 0.04, "dimp": 0.06, "filter": 0.01, "prior": 0.02}
 BASE = {"real_small": 0.70, "generated": 0.72, "real_large": 0.85, "noisy": 0.68, "both": 0.76}

@@ -7,9 +7,9 @@ import matplotlib as mpl
 import pytest
 
 from harness.reports import figures
-from harness.reports.cells import requested
-from harness.reports.drawing import Palette
-from harness.reports.types import Results
+from harness.reports.figures.style import Palette
+from harness.reports.grid import requested
+from harness.reports.results import Results
 
 from .conftest import Build
 
@@ -80,7 +80,7 @@ def test_drawing_leaves_the_style_alone_and_svg_is_stable(build: Build) -> None:
 
 def test_colours_do_not_depend_on_what_finished(build: Build) -> None:
     palette = Palette(requested(build(methods=("ce", "imp", "dimp"), seeds=(0,)).trials))
-    assert len({palette.colour(method) for method in ("ce", "imp", "dimp")}) == 3
+    assert len({palette.color(method) for method in ("ce", "imp", "dimp")}) == 3
 
 
 def test_the_page_needs_neither_torch_nor_ray_nor_pyplot() -> None:

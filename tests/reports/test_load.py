@@ -16,7 +16,7 @@ def test_a_row_has_its_last_weight_and_its_mean_one() -> None:
     told = told.assign(weight_1=[1.0, 1.0], weight_2=[0.0, float("nan")], weight_3=[2.0, 3.0])
     buffer = io.BytesIO()
     told.to_parquet(buffer)
-    ledger: Any = SimpleNamespace(artefact=lambda run, name: buffer.getvalue())
+    ledger: Any = SimpleNamespace(artifact=lambda run, name: buffer.getvalue())
     entry: Any = SimpleNamespace(run="r")
     frame = _weights({"seed": 4}, entry, 3, ledger)
     assert frame["weight"].tolist() == [2.0, 3.0]

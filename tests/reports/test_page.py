@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from harness.reports.page import write
-from harness.reports.types import Results
+from harness.reports.results import Results
 
 from .conftest import Build, edit, make
 

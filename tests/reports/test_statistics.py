@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.reports.statistics import bootstrap_interval, holm, near_best, paired, summarise
+from harness.reports.statistics import bootstrap_interval, holm, near_best, paired, summarize
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -16,17 +16,17 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def test_summary_worked_by_hand() -> None:
-    summary = summarise([0.7, 0.8, 0.9])
+    summary = summarize([0.7, 0.8, 0.9])
     assert summary.mean == pytest.approx(0.8)
     assert summary.sd == pytest.approx(0.1)  # divided by n - 1
     assert summary.n == 3
 
 
 def test_summary_of_one_value_has_no_spread_and_of_none_no_mean() -> None:
-    assert summarise([0.7]).mean == 0.7
-    assert math.isnan(summarise([0.7]).sd)
-    assert math.isnan(summarise([]).mean)
-    assert summarise([]).n == 0
+    assert summarize([0.7]).mean == 0.7
+    assert math.isnan(summarize([0.7]).sd)
+    assert math.isnan(summarize([]).mean)
+    assert summarize([]).n == 0
 
 
 def test_paired_worked_by_hand() -> None:

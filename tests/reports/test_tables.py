@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.reports import tables, text
+from harness.reports import formatting, tables
 
 from .conftest import Build, edit
 
@@ -147,11 +147,11 @@ def test_markdown_cells_stay_in_their_row(value: str) -> None:
     [(0.0125, "+1.25"), (-0.004, "−0.40"), (-0.000001, "0.00"), (0.0, "0.00"), (float("nan"), "–")],
 )
 def test_points(value: float, written: str) -> None:
-    assert text.points(value) == written
+    assert formatting.points(value) == written
 
 
 def test_durations() -> None:
-    assert [text.duration(x) for x in (42.4, 200.0, 7500.0)] == ["42 s", "3 min 20 s", "2 h 05 min"]
+    assert [formatting.duration(x) for x in (42.4, 200.0, 7500.0)] == ["42 s", "3 min 20 s", "2 h 05 min"]
 
 
 def test_a_method_without_a_finished_trial_has_no_cost_row(build: Build) -> None:

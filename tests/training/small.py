@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import plan as planning
-from harness.config import Training, load
-from harness.data.tokens import Tokens, tokenise
-from harness.data.types import IntArray, Split
-from harness.plan import Plan
+from harness.config.experiment import Training, load
+from harness.data.split import IntArray, Split
+from harness.data.tokens import Tokens, tokenize
+from harness.planning import plan as planning
+from harness.planning.plan import Plan
+from harness.planning.trials import Job
 from harness.store import Store
 from harness.training.classifier import load_classifier, load_tokenizer
 from harness.training.loop import Inputs, Loop
-from harness.training.phases import Phases
-from harness.training.workers import Workers
-from harness.trials import Job
+from harness.training.process_group import ProcessGroup
+from harness.training.timing import PhaseTimer
 
-HERE = Workers(torch.device("cpu"))
+HERE = ProcessGroup(torch.device("cpu"))
 CLASSES = 3
 
 
@@ -51,15 +51,21 @@ def log_scores(rows: int, seed: int) -> np.ndarray:
 
 
 def tokens_of(split: Split, encoder: Path, store: Store) -> Tokens:
-    return tokenise(split, lambda: load_tokenizer(str(encoder)), "tiny", 32, store)
+    return tokenize(split, lambda: load_tokenizer(str(encoder)), "tiny", 32, store)
 
 
 def make_loop(
-    method: Any, split: Split, tokens: Tokens, encoder: Path, training: Training, workers: Workers = HERE, **more: Any
+    method: Any,
+    split: Split,
+    tokens: Tokens,
+    encoder: Path,
+    training: Training,
+    workers: ProcessGroup = HERE,
+    **more: Any,
 ) -> Loop:
     """A loop on the rows of ``split`` with made-up checker scores, evaluated on them too."""
     torch.set_num_threads(1)
     model = load_classifier(str(encoder), CLASSES, 0, "sdpa")
     scores: dict[str, IntArray] = {"quality": log_scores(len(split), 1), "diversity": log_scores(len(split), 2)}
     inputs = Inputs(split, tokens, scores["quality"], scores["diversity"], {"test": (split, tokens)}, **more)
-    return Loop(model, method, inputs, training, 0, workers, Phases(workers.device))
+    return Loop(model, method, inputs, training, 0, workers, PhaseTimer(workers.device))

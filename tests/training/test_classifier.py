@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import DebertaV2Config, DebertaV2Model
 
-from harness.config import Training
+from harness.config.experiment import Training
 from harness.errors import TrialError
 from harness.training.classifier import linear_schedule, load_classifier, make_optimizer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from harness.training.forward_mode import inner_products, losses_at, parameters_of, plain_attention
+from harness.training.meta_gradients.forward_mode import inner_products, losses_at, parameters_of, plain_attention
 
 
 def make_model(dropout: float = 0.0, attention: str = "sdpa", dtype: torch.dtype = torch.float64) -> torch.nn.Module:

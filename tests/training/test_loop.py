@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config import Training
+from harness.config.experiment import Training
 from harness.data.batches import epoch_batches
 from harness.errors import TrialError
 from harness.methods import Method, MethodSettings
 from harness.methods.base import LOG_FLOOR
 from harness.training.classifier import load_classifier
-from harness.training.workers import Workers
+from harness.training.process_group import ProcessGroup
 from tests.methods.steps import make
 from tests.training.small import CLASSES, log_scores, make_loop
 
@@ -23,8 +23,8 @@ OPTIONS = [
     ("ce", {}),
     ("focal", {"gamma": 1.5}),
     ("imp", {}),
-    ("imp", {"clip": 1.5, "normalise": True}),
-    ("dimp", {"normalise": True}),
+    ("imp", {"clip": 1.5, "normalize": True}),
+    ("dimp", {"normalize": True}),
 ]
 
 
@@ -40,7 +40,7 @@ def reference_weights(name, options, logits, labels, quality, diversity):
         "dimp": p_quality / p,
     }[name]
     weights = np.minimum(weights, options.get("clip", np.inf))
-    return weights / weights.mean() if options.get("normalise") else weights
+    return weights / weights.mean() if options.get("normalize") else weights
 
 
 def reference(name, options, rows, tokens, encoder, training=TRAINING):
@@ -139,8 +139,8 @@ def test_normalise_rescales_the_weights_of_a_batch_to_mean_one(rows, tokens, tin
     values = np.linspace(0.01, 0.2, len(rows)).astype(np.float32)
     training = TRAINING.model_copy(update={"gradient_norm": 1e9})
     batches = [b for epoch in range(2) for b in epoch_batches(tokens.lengths, 16, 0, epoch)]
-    normalised = make_loop(table(values, normalise=True), rows, tokens, tiny_encoder, training)
-    outcome = normalised.run(lambda entry: None)
+    normalized = make_loop(table(values, normalize=True), rows, tokens, tiny_encoder, training)
+    outcome = normalized.run(lambda entry: None)
 
     class Rescaled(Table):
         calls = 0
@@ -154,7 +154,7 @@ def test_normalise_rescales_the_weights_of_a_batch_to_mean_one(rows, tokens, tin
     by_hand.table = torch.from_numpy(values)
     expected = make_loop(by_hand, rows, tokens, tiny_encoder, training)
     losses = [entry["train_loss"] for entry in expected.run(lambda entry: None).history]
-    assert_same_parameters(normalised.plain, expected.plain, 2e-5)
+    assert_same_parameters(normalized.plain, expected.plain, 2e-5)
     np.testing.assert_allclose([entry["train_loss"] for entry in outcome.history], losses, rtol=1e-5)
     np.testing.assert_allclose(outcome.weights[-1], values)  # the record shows the method's own weights
 
@@ -162,17 +162,17 @@ def test_normalise_rescales_the_weights_of_a_batch_to_mean_one(rows, tokens, tin
 def test_normalise_makes_the_scale_of_the_weights_irrelevant(rows, tokens, tiny_encoder):
     values = np.linspace(0.5, 2.0, len(rows))
     loops = [
-        make_loop(table(values * scale, normalise=True), rows, tokens, tiny_encoder, TRAINING) for scale in (1, 1024)
+        make_loop(table(values * scale, normalize=True), rows, tokens, tiny_encoder, TRAINING) for scale in (1, 1024)
     ]
     for loop in loops:
         loop.run(lambda entry: None)
     assert_same_parameters(loops[0].plain, loops[1].plain, 1e-6)
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-def test_a_batch_of_zero_weights_changes_nothing(normalise, rows, tokens, tiny_encoder):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_batch_of_zero_weights_changes_nothing(normalize, rows, tokens, tiny_encoder):
     training = TRAINING.model_copy(update={"weight_decay": 0.0})
-    loop = make_loop(table(np.zeros(len(rows)), normalise=normalise), rows, tokens, tiny_encoder, training)
+    loop = make_loop(table(np.zeros(len(rows)), normalize=normalize), rows, tokens, tiny_encoder, training)
     before = [p.detach().clone() for p in loop.plain.parameters()]
     outcome = loop.run(lambda entry: None)
     assert all(torch.equal(p, q) for p, q in zip(loop.plain.parameters(), before, strict=True))
@@ -288,7 +288,7 @@ def test_a_product_that_overflows_is_not_passed_over(rows, tokens, tiny_encoder)
         make_loop(table(values), rows, tokens, tiny_encoder, TRAINING).run(lambda entry: None)
 
 
-class Alone(Workers):
+class Alone(ProcessGroup):
     """A worker of a group whose peers are silent: what it sums and compares is its own."""
 
     def wrap(self, model):

@@ -9,13 +9,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from experiments.runtime.tiny import WORDS, make_rows
-from harness.config import Training
-from harness.data.types import Split
+from harness.config.experiment import Training
+from harness.data.split import Split
 from harness.errors import UserError
-from harness.methods import Method, MethodSettings, Preparation
+from harness.methods import Method, MethodSettings, SourceInfo
 from harness.store import Store
-from harness.training import trial as core
+from harness.testing import WORDS, make_rows
+from harness.training import run_trial
 from tests.methods.steps import make
 from tests.training.small import CLASSES, fill, find, make_loop, make_plan, tokens_of
 
@@ -44,10 +44,10 @@ def spoiled(rows):
     ("name", "options"),
     [
         ("ren", {}),
-        ("ren", {"look_ahead": "adam"}),
+        ("ren", {"lookahead": "adam"}),
         ("hu", {}),
         ("hu", {"form": "exact"}),
-        ("hu", {"look_ahead": "sgd", "decay": 1.2, "normalisation": "softmax"}),
+        ("hu", {"lookahead": "sgd", "decay": 1.2, "normalization": "softmax"}),
     ],
 )
 def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, tiny_encoder):
@@ -66,7 +66,7 @@ def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, ti
         for _ in range(2)
     ]
     for loop in loops:
-        loop.method.prepare(Preparation(noisy.labels, CLASSES, rows.labels))
+        loop.method.prepare(SourceInfo(noisy.labels, CLASSES, rows.labels))
     first, second = (loop.run(lambda entry: None) for loop in loops)
     np.testing.assert_array_equal(first.weights[WARM_UP - 1], 1.0, "epochs of plain CE come first")
     np.testing.assert_array_equal(first.weights[-1], second.weights[-1])
@@ -147,7 +147,7 @@ def test_sungen_uses_real_rows_only_where_its_outer_loss_does(experiment_file):
 def test_they_train_under_bfloat16(name, experiment_file, tmp_path):
     training = {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "precision": "bfloat16"}
     plan = make_plan(experiment_file(grid=[{"source": "generated", "methods": [name]}], seeds=[0], training=training))
-    result = core.run(find(plan, "generated", name), fill(plan, tmp_path), lambda entry: None)
+    result = run_trial.run(find(plan, "generated", name), fill(plan, tmp_path), lambda entry: None)
     weights = result.arrays["weights"][-1]
     assert np.isfinite(weights).all()
     assert len(np.unique(weights)) > 2
@@ -159,7 +159,7 @@ def test_a_trial_with_inner_trainings_comes_out_the_same_again(outer, experiment
     plan = make_plan(experiment_file(grid=[{"source": "generated", "methods": ["ce", choice]}], seeds=[0]))
     (label,) = (job.label for job in plan.jobs if job.label.startswith("sungen"))
     job, ce = find(plan, "generated", label), find(plan, "generated", "ce")
-    results = [core.run(job, fill(plan, tmp_path / name), lambda entry: None) for name in ("one", "two")]
+    results = [run_trial.run(job, fill(plan, tmp_path / name), lambda entry: None) for name in ("one", "two")]
     for name, values in results[0].arrays.items():
         np.testing.assert_array_equal(values, results[1].arrays[name])
     weights = results[0].arrays["weights"]
@@ -167,6 +167,6 @@ def test_a_trial_with_inner_trainings_comes_out_the_same_again(outer, experiment
     assert len(np.unique(weights)) > 1
     assert weights[0].mean() == pytest.approx(1.0, abs=1e-4)
     assert results[0].runtime["seconds_outer_rounds"] > 0
-    plain = core.run(ce, fill(plan, tmp_path / "ce"), lambda entry: None)
+    plain = run_trial.run(ce, fill(plan, tmp_path / "ce"), lambda entry: None)
     assert not np.array_equal(plain.arrays["test"], results[0].arrays["test"])
     assert "seconds_outer_rounds" not in plain.runtime

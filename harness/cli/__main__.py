@@ -1,0 +1,5 @@
+"""``python -m harness.cli.app``."""
+
+from harness.cli.app import main
+
+main()

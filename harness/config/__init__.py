@@ -1,0 +1,1 @@
+"""Configuration: experiments, benchmarks and sources as typed, frozen models."""

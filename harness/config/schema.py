@@ -1,0 +1,157 @@
+"""What every configuration shares: a strict base model, reading YAML, and errors that name the key and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, Tag, ValidationError
+
+from harness.errors import UserError, unknown
+
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Model = TypeVar("Model", bound=BaseModel)
+
+_WHOLE, _NUMBER = "expected a whole number", "expected a number"
+_LIST, _GROUP = "expected a list", "expected a mapping of settings"
+_EXPECTED = {
+    "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE,
+    "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": _NUMBER,
+    "tuple_type": _LIST, "list_type": _LIST,
+    "dict_type": _GROUP, "model_type": _GROUP, "model_attributes_type": _GROUP,
+    "bool_type": "expected true or false", "bool_parsing": "expected true or false",
+    "greater_than": "expected a number above {gt}", "greater_than_equal": "expected at least {ge}",
+    "less_than": "expected a number below {lt}", "less_than_equal": "expected at most {le}",
+    "string_pattern_mismatch": "expected text that matches {pattern}",
+}  # fmt: skip
+
+
+class FrozenModel(BaseModel):
+    """Base of every configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def parse(kind: type[Model], raw: Any, where: str) -> Model:
+    """``raw`` as a ``kind``, or a ``UserError`` that names the key, what was found and the nearest right key."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "\n  ".join(explain(kind, error))) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, loaded safely, or a ``UserError``."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = unknown("file", path.name, (p.name for p in path.parent.glob("*.y*ml")), str(path.parent))
+        raise near from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a NUL in the path, bytes that are not UTF-8
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+    return raw
+
+
+def explain(kind: type[BaseModel], error: ValidationError) -> list[str]:
+    """One line for each mistake in what should have been a ``kind``; consequences of another mistake are left out."""
+    details = error.errors()
+    lines = []
+    for detail in details:
+        place = detail["loc"]
+        inner = any(other["loc"][: len(place)] == place and other is not detail for other in details)
+        if not (detail["type"] == "too_short" and inner):  # an entry that is wrong does not count
+            lines.append(_line(kind, detail))
+    return list(dict.fromkeys(lines))
+
+
+def _line(kind: type[BaseModel], detail: Any) -> str:
+    place, found = detail["loc"], detail["input"]
+    where = _dotted(place)
+    if detail["type"] == "extra_forbidden":
+        return _extra(kind, place)
+    if detail["type"] == "missing":
+        return f"{where} is missing"
+    start = f"{where}: " if where else ""
+    if detail["type"] == "value_error":
+        return f"{start}{detail['ctx']['error']}"
+    if detail["type"] == "literal_error":
+        allowed = [str(value) for t in _types_at(kind, place) if get_origin(t) is Literal for value in get_args(t)]
+        return str(unknown("value", str(found), allowed, where))
+    if detail["type"] == "too_short":
+        return f"{start}expected at least {detail['ctx']['min_length']}, found {len(found)}: {_short(found)}"
+    if detail["type"] == "string_type":
+        return f"{start}expected text, found {_short(found)}{_quote(found)}"
+    expected = _EXPECTED.get(detail["type"])
+    if expected is None:
+        message = detail["msg"]
+        return f"{start}{message[:1].lower()}{message[1:]}, found {_short(found)}"
+    return f"{start}{expected.format(**detail.get('ctx', {}))}, found {_short(found)}"
+
+
+def _extra(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    key, owners = str(place[-1]), [t for t in _types_at(kind, place[:-1]) if _is_model(t)]
+    for owner in owners:
+        for group, field in owner.model_fields.items():
+            if any(_is_model(t) and key in t.model_fields for _, t in _members(field.annotation)):
+                inside = _dotted((*place[:-1], group, key))
+                return f"unknown key {_dotted(place)!r}. It belongs into {group!r}: {inside}"
+    return str(unknown("key", key, {name for owner in owners for name in owner.model_fields}, _dotted(place[:-1])))
+
+
+def _quote(found: Any) -> str:
+    if isinstance(found, bool):
+        return ". YAML reads yes, no, on and off as true and false: write them in quotes, e.g. 'yes'"
+    return f". Write it in quotes: '{found}'" if isinstance(found, int | float) else ""
+
+
+def _short(found: Any, limit: int = 80) -> str:
+    text = repr(found)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _is_tag(part: int | str) -> bool:
+    return isinstance(part, str) and part.startswith("<")
+
+
+def _dotted(place: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in place if not _is_tag(part))
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _types_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[Any]:
+    """The types that may stand at ``place`` below ``kind``."""
+    current: list[Any] = [kind]
+    for part in place:
+        current = [below for annotation in current for below in _below(annotation, part)]
+    return [member for annotation in current for _, member in _members(annotation)]
+
+
+def _below(annotation: Any, part: int | str) -> list[Any]:
+    out: list[Any] = []
+    for tag, member in _members(annotation):
+        if _is_tag(part):
+            out += [member] if tag == part else []
+        elif _is_model(member):
+            out += [member.model_fields[part].annotation] if part in member.model_fields else []
+        elif get_origin(member) is dict:
+            out.append(get_args(member)[1])
+        else:
+            out += [argument for argument in get_args(member) if argument is not Ellipsis]
+    return out
+
+
+def _members(annotation: Any, tag: str = "") -> list[tuple[str, Any]]:
+    """The alternatives of a union, each with its tag; anything else is its own only alternative."""
+    if get_origin(annotation) is Annotated:
+        inner, *notes = get_args(annotation)
+        return _members(inner, next((note.tag for note in notes if isinstance(note, Tag)), tag))
+    if get_origin(annotation) in (Union, UnionType):
+        return [member for argument in get_args(annotation) for member in _members(argument, tag)]
+    return [(tag, annotation)]

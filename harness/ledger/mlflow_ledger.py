@@ -1,0 +1,287 @@
+"""The ledger: which trial is done, with what result. MLflow behind a few calls; only the driver writes.
+
+One parent run an experiment, one child a trial. A child is found by its trial id, in whichever experiment it was run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from harness.errors import UserError
+from harness.planning.trials import Job, describe
+
+KIND, TRIAL, EXPERIMENT = "harness.kind", "harness.trial", "harness.experiment"
+PARENT = "mlflow.parentRunId"
+PAGE = 1000
+#: opens the experiment among trained models in MLflow's pages, not among language-model applications
+CUSTOM_MODEL = {"mlflow.experimentKind": "custom_model_development"}
+#: tags that MLflow's pages show in places of their own
+SHOWN = {
+    "description": "mlflow.note.content",
+    "command": "mlflow.source.name",
+    "commit": "mlflow.source.git.commit",
+}
+
+# What MLflow says of its own doings (tables made, a bar for every artifact read) is not for the user's console.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run of a trial as the ledger has it.
+
+    Attributes:
+        run: the MLflow run id.
+        status: ``FINISHED``, ``FAILED``, ``KILLED`` or ``RUNNING``.
+        started: milliseconds since the epoch.
+        error: why it failed.
+        tags: all tags.
+        metrics: the last value of each metric.
+    """
+
+    run: str
+    status: str
+    started: int
+    error: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+class Ledger:
+    """Trials and their results in MLflow.
+
+    Args:
+        uri: an absolute tracking URI.
+        home: where artifacts go if the URI is a local database.
+
+    Raises:
+        UserError: the server does not answer, or the URI is a bare folder (MLflow's file store has been retired).
+    """
+
+    def __init__(self, uri: str, home: Path) -> None:
+        if not uri.startswith(("sqlite:", "postgresql", "mysql", "mssql", "http:", "https:", "databricks")):
+            raise UserError(
+                f"tracking URI {uri!r}: expected sqlite:///ABSOLUTE/PATH, a database or an http(s) server. For an old "
+                "folder of runs, see `mlflow migrate-filestore`."
+            )
+        self.uri = uri
+        self._artifacts = None if uri.startswith("http") else (home.resolve() / "artifacts").as_uri()
+        if uri.startswith("sqlite:"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):
+                (home / ".gitignore").write_text("*\n", encoding="utf-8")
+        self._parent: Run | None = None
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            self._experiments()
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            raise UserError(f"the MLflow ledger at {_hidden(uri)} cannot be used: {_hidden(str(error))}") from None
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def trials(self) -> dict[str, Entry]:
+        """The entry that counts for every trial id: the finished one if there is one, else the newest."""
+        found: dict[str, Entry] = {}
+        for run in self._search(f"tags.`{KIND}` = 'trial'"):
+            entry = _entry(run)
+            known = found.get(entry.tags[TRIAL])
+            if known is None or _rank(entry) > _rank(known):
+                found[entry.tags[TRIAL]] = entry
+        return found
+
+    def finished(self) -> set[str]:
+        """The ids of all finished trials."""
+        return {id_ for id_, entry in self.trials().items() if entry.status == "FINISHED"}
+
+    def parent(self, experiment: str) -> Entry | None:
+        """The parent run of an experiment."""
+        runs = self._search(f"tags.`{KIND}` = 'experiment' and tags.`{EXPERIMENT}` = '{experiment}'")
+        return _entry(runs[0]) if runs else None
+
+    def artifact(self, run: str, path: str) -> bytes | None:
+        """The content of an artifact, or None where there is none."""
+        with tempfile.TemporaryDirectory() as folder, suppress(MlflowException, OSError):
+            return Path(self._client.download_artifacts(run, path, folder)).read_bytes()
+        return None
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def open(self, experiment: str, tags: Mapping[str, str], files: Mapping[str, bytes]) -> None:
+        """Opens the experiment's parent run, new or again, and marks what an earlier driver left running as killed."""
+        known = self._client.get_experiment_by_name(experiment)
+        if known is not None:
+            id_ = known.experiment_id
+        else:
+            place = self._artifacts and f"{self._artifacts}/{experiment}"
+            id_ = self._client.create_experiment(experiment, place, tags=CUSTOM_MODEL)
+        runs = self._search(f"tags.`{KIND}` = 'experiment' and tags.`{EXPERIMENT}` = '{experiment}'", [id_])
+        if runs:
+            self._parent = runs[0]
+            self._client.update_run(runs[0].info.run_id, status="RUNNING")
+            self.abandon("interrupted: the driver ended before the trial did")
+        else:
+            own = {KIND: "experiment", EXPERIMENT: experiment}
+            self._parent = self._client.create_run(id_, tags=own, run_name=experiment)
+        shown = {name: tags.get(key, "") for key, name in SHOWN.items()}
+        self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in {**tags, **shown}.items()])
+        self._upload(self._parent.info.run_id, files)
+
+    def begin(self, job: Job) -> str:
+        """A new child run for a trial, with its configuration; its run id."""
+        assert self._parent is not None, "open() comes first"
+        trial = job.trial
+        tags = {
+            KIND: "trial", TRIAL: trial.id, EXPERIMENT: self._parent.data.tags[EXPERIMENT],
+            PARENT: self._parent.info.run_id, "benchmark": trial.task.name, "source": trial.source,
+            "method": trial.method.name, "label": job.label, "seed": str(trial.seed),
+            "fraction": "" if trial.fraction is None else str(trial.fraction), "encoder": trial.encoder,
+            "variant": "; ".join(v for v in job.variants if v), "quality_checker": job.trial.quality or "",
+            "diversity_checker": job.trial.diversity or "", "device": trial.device, "threads": str(trial.threads),
+        }  # fmt: skip
+        run = self._client.create_run(self._parent.info.experiment_id, tags=tags, run_name=describe(job))
+        id_: str = run.info.run_id
+        params = [Param(_key(key), str(value)[:6000]) for key, value in _flat(trial.model_dump(mode="json")).items()]
+        self._client.log_batch(id_, params=params)
+        data = [
+            DatasetInput(Dataset(f"{trial.task.name}/{split}", digest[:36], "harness", json.dumps({"sha256": digest})))
+            for split, digest in trial.task.digests.items()
+        ]
+        self._client.log_inputs(id_, data)
+        self._upload(id_, {"trial.json": trial.model_dump_json(indent=2).encode()})
+        return id_
+
+    def epoch(self, run: str, entry: Mapping[str, float]) -> None:
+        """The metrics of one evaluation, in one batch; ``entry["epoch"]`` is their step."""
+        self._metrics(run, entry, int(entry["epoch"]))
+
+    def finish(
+        self, run: str, runtime: Mapping[str, float], environment: Mapping[str, str],
+        history: Sequence[Mapping[str, float]], frames: Mapping[str, pd.DataFrame],
+    ) -> None:  # fmt: skip
+        """Marks a trial as finished, after everything that belongs to it has been written."""
+        self._metrics(run, runtime, int(history[-1]["epoch"]))
+        self._client.log_batch(run, tags=[RunTag(f"env.{key}", value) for key, value in environment.items()])
+        self._upload(run, {"history.json": json.dumps(list(history)).encode(), **_parquet(frames)})
+        self._client.set_terminated(run, "FINISHED")
+
+    def attach(self, trial: str, frames: Mapping[str, pd.DataFrame]) -> None:
+        """More tables for a trial that is finished already."""
+        entry = self.trials().get(trial) if frames else None
+        if entry is not None:
+            self._upload(entry.run, _parquet(frames))
+
+    def fail(self, run: str, error: str) -> None:
+        """Marks a trial as failed, with its error (the whole text as an artifact)."""
+        self._upload(run, {"error.txt": error.encode()})
+        self._end(run, "FAILED", error)
+
+    def interrupt(self, run: str, why: str) -> None:
+        """Marks a trial as interrupted."""
+        self._end(run, "KILLED", why)
+
+    def abandon(self, why: str) -> None:
+        """Marks every trial of the experiment that still runs as interrupted.
+
+        Asks the ledger, not the caller: an interrupt may have come between a run's creation and its being known.
+        """
+        assert self._parent is not None, "open() comes first"
+        condition = f"tags.`{KIND}` = 'trial' and attributes.status = 'RUNNING'"
+        for run in self._search(condition, [self._parent.info.experiment_id]):
+            self._end(run.info.run_id, "KILLED", why)
+
+    def before(self, metric: str) -> float:
+        """A metric of the parent run as earlier runs of the experiment left it, 0 if there were none."""
+        assert self._parent is not None, "open() comes first"
+        return float(self._parent.data.metrics.get(metric, 0.0))
+
+    def close(self, status: str, metrics: Mapping[str, float]) -> None:
+        """Ends the parent run."""
+        assert self._parent is not None, "open() comes first"
+        self._metrics(self._parent.info.run_id, metrics, 0)
+        self._client.set_terminated(self._parent.info.run_id, status)
+
+    # -- the client ----------------------------------------------------------------------------------------------
+
+    def _end(self, run: str, status: str, error: str) -> None:
+        last = error.strip().splitlines()[-1] if error.strip() else ""
+        self._client.set_tag(run, "error", last[:4000])
+        self._client.set_terminated(run, status)
+
+    def _metrics(self, run: str, values: Mapping[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        self._client.log_batch(run, metrics=[Metric(k, float(v), now, step) for k, v in values.items() if k != "epoch"])
+
+    def _upload(self, run: str, files: Mapping[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._client.log_artifacts(run, folder)
+
+    def _experiments(self) -> list[str]:
+        return [e.experiment_id for e in self._client.search_experiments(max_results=PAGE)]
+
+    def _search(self, condition: str, experiments: list[str] | None = None) -> list[Run]:
+        runs: list[Run] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                experiments or self._experiments(), condition, max_results=PAGE, page_token=token,
+                order_by=["attributes.start_time ASC"],
+            )  # fmt: skip
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+
+def _parquet(frames: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
+    return {f"{name}.parquet": frame.to_parquet(index=False) for name, frame in frames.items()}
+
+
+def _hidden(text: str) -> str:
+    """A text without the passwords of the URIs in it."""
+    return re.sub(r"(://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
+
+
+def _entry(run: Run) -> Entry:
+    tags = dict(run.data.tags)
+    return Entry(
+        run.info.run_id, run.info.status, run.info.start_time or 0, tags.get("error", ""), tags, dict(run.data.metrics)
+    )
+
+
+def _key(name: str) -> str:
+    """A name that MLflow takes for a parameter: what stands in it may come from the user's labels."""
+    return re.sub(r"[^\w.\- /]", "_", name)[:250]
+
+
+def _rank(entry: Entry) -> tuple[bool, int]:
+    return entry.status == "FINISHED", entry.started
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out

@@ -1,0 +1,1 @@
+"""Requests to an OpenAI-compatible language model: each is sent once, answers are kept."""

@@ -1,0 +1,1 @@
+"""From an experiment to its trials: pure, without data, torch, Ray or MLflow."""

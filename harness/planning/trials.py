@@ -1,0 +1,309 @@
+"""An experiment as trials: what has to run, which checkers it needs, each once. Pure: no data, no torch, no Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from harness.config.benchmark import TaskPrompt
+from harness.config.experiment import Experiment, MethodChoice, Training
+from harness.config.schema import FrozenModel
+from harness.config.sources import SOURCES, Source
+from harness.errors import UserError
+
+#: Increment when a code change alters the results of unchanged settings.
+RECIPE = 2
+
+
+class Task(FrozenModel):
+    """A benchmark as a trial sees it: by content, not by where it came from."""
+
+    name: str
+    labels: tuple[str, ...]
+    digests: dict[str, str]
+    """split -> digest of its rows, for the splits that the trial uses."""
+    prompt: TaskPrompt | None = None
+    """Only for a language model's trial: elsewhere another description does not make another trial."""
+
+    @model_serializer(mode="wrap")
+    def _without_missing_prompt(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "prompt" or value is not None}
+
+
+class TrialStage(FrozenModel):
+    """A part of a trial's training, resolved."""
+
+    splits: tuple[str, ...]
+    """Whose rows it trains on."""
+    weighted: bool
+    """Whether the trial's method weighs its rows; otherwise it is plain cross-entropy."""
+    training: Training
+    """With the stage's own length."""
+
+
+class Trial(FrozenModel):
+    """One fine-tune. Two trials with the same content are the same trial, and have the same id."""
+
+    task: Task
+    source: str
+    stages: tuple[TrialStage, ...]
+    method: MethodChoice
+    """With all settings resolved."""
+    seed: int
+    fraction: float | None
+    """Share of ``real_small`` that is used; None where none of it is."""
+    encoder: str
+    encoder_identity: str
+    threads: int
+    workers: int
+    device: str
+    """``cpu`` or ``cuda``."""
+    quality: str | None = None
+    """The id of the trial that is its quality checker, if its method needs one."""
+    diversity: str | None = None
+    """The id of the trial that is its diversity checker, if its method needs one."""
+    recipe: int = RECIPE
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits of the hash of everything above, and so of its checkers and all that made them."""
+        return hashlib.sha256(self.model_dump_json(exclude={"encoder"}).encode()).hexdigest()[:16]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Trial:
+        """A copy with changed fields, and an id of its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("id", None)
+        return copy
+
+    @property
+    def training(self) -> Training:
+        """The settings of the first stage; stages differ in nothing but their length."""
+        return self.stages[0].training
+
+    @property
+    def evaluations(self) -> int:
+        """How often the model is evaluated, over all stages."""
+        return sum(stage.training.evaluations for stage in self.stages)
+
+    @property
+    def checkers(self) -> tuple[str, ...]:
+        """The trials that must be done before this one."""
+        return tuple(dict.fromkeys(c for c in (self.quality, self.diversity) if c))
+
+
+class Job(FrozenModel):
+    """A trial, and how it relates to others."""
+
+    trial: Trial
+    label: str
+    """The method with the settings that are not its defaults, e.g. ``focal(gamma=1)``."""
+    variants: tuple[str, ...] = ()
+    """The combinations of swept settings it belongs to, e.g. ``learning_rate=2e-5``; a trial may serve several."""
+    requested: bool = True
+    """Whether the experiment asks for it; otherwise it is only a checker of another trial."""
+    scores: dict[str, dict[str, str]] = {}
+    """What it scores as a checker, once trained: joined names of splits -> split -> digest."""
+
+
+class MethodInfo(FrozenModel):
+    """A method as planning sees it."""
+
+    choice: MethodChoice
+    needs: frozenset[str]
+    label: str
+    trains: bool = True
+
+
+#: Resolves the settings of a method and says what it needs; raises ``UserError``.
+Resolve = Callable[[MethodChoice], MethodInfo]
+
+
+def expand(experiment: Experiment, tasks: Mapping[str, Task], encoder_identity: str, resolve: Resolve) -> list[Job]:
+    """The jobs of an experiment, each trial once, checkers before those that need them.
+
+    Args:
+        experiment: axes and settings.
+        tasks: benchmark name -> its labels and the digests of all its splits, limits applied.
+        encoder_identity: see ``harness.encoders.identity``.
+        resolve: resolves methods (``harness.planning.plan`` passes the registry's).
+
+    Raises:
+        UserError: a source that a benchmark does not have, or an unknown method or setting.
+    """
+    drafts: dict[str, _Draft] = {}
+    ce = resolve(MethodChoice(name="ce"))
+    methods = [(row.source, [resolve(method) for method in row.methods]) for row in experiment.grid]
+    _check_labels(methods)
+    for variant, settings in experiment.variants():
+        planner = _Planner(settings, encoder_identity, ce, variant, drafts)
+        for task in tasks.values():
+            for source, infos in methods:
+                _check_source(task, SOURCES[source])
+                for info in infos:
+                    for seed in settings.seeds:
+                        for fraction in settings.quality_fractions:
+                            planner.add(task, SOURCES[source], info, seed, fraction, requested=True)
+    return _ordered([draft.job() for draft in drafts.values()])
+
+
+@dataclass
+class _Draft:
+    """A job under construction."""
+
+    trial: Trial
+    label: str
+    requested: bool = False
+    variants: dict[str, None] = field(default_factory=dict)
+    scores: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def job(self) -> Job:
+        return Job(
+            trial=self.trial, label=self.label, variants=tuple(self.variants), requested=self.requested,
+            scores=self.scores,
+        )  # fmt: skip
+
+
+class _Planner:
+    """Adds trials of one variant, and their checkers, to a shared dict of drafts; every trial is made once."""
+
+    def __init__(
+        self, experiment: Experiment, encoder_identity: str, ce: MethodInfo, variant: str, drafts: dict[str, _Draft]
+    ) -> None:
+        self.experiment, self.encoder_identity, self.ce = experiment, encoder_identity, ce
+        self.variant, self.drafts = variant, drafts
+        self._known: dict[tuple[str, str, str, int, float | None], str] = {}
+        self._stages: dict[str, tuple[TrialStage, ...]] = {}
+
+    def add(self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, requested: bool) -> str:
+        """Adds a trial and its checkers; the trial's id."""
+        uses_real = bool({"quality", "real"} & info.needs) or "real_small" in source.splits
+        used = fraction if uses_real else None
+        key = (task.name, source.name, info.label, seed, used)
+        id_ = self._known.get(key)
+        if id_ is None:
+            trial = self._trial(task, source, info, seed, fraction, used)
+            id_ = self._known[key] = trial.id
+            self.drafts.setdefault(id_, _Draft(trial, info.label)).variants[self.variant] = None
+        self.drafts[id_].requested |= requested
+        return id_
+
+    def _checker(self, task: Task, trained_on: str, scored: tuple[str, ...], seed: int, fraction: float) -> str:
+        id_ = self.add(task, SOURCES[trained_on], self.ce, seed, fraction, requested=False)
+        self.drafts[id_].scores["+".join(scored)] = {name: task.digests[name] for name in scored}
+        return id_
+
+    def _trial(
+        self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, used: float | None
+    ) -> Trial:
+        experiment = self.experiment
+        splits = {*source.splits, "validation", "test"} | ({"real_small"} if used is not None else set())
+        digests = {name: task.digests[name] for name in sorted(splits)}
+        if not info.trains:  # neither the encoder nor how it is trained matters
+            stage = TrialStage(splits=source.splits, weighted=False, training=Training(epochs=1))
+            return Trial(
+                task=task.model_copy(update={"digests": digests}), source=source.name, stages=(stage,),
+                method=info.choice, seed=seed, fraction=used, encoder="", encoder_identity="", threads=1, workers=1,
+                device="cpu",
+            )  # fmt: skip
+        quality = diversity = None
+        if "quality" in info.needs:
+            quality = self._checker(task, "real_small", source.weighed, seed, fraction)
+        if "diversity" in info.needs:  # trained on the rows that are weighed
+            diversity = self._checker(task, _source_of(source.weighed), source.weighed, seed, fraction)
+        return Trial(
+            task=Task(name=task.name, labels=task.labels, digests=digests), source=source.name,
+            stages=self._stages_of(source), method=info.choice, seed=seed, fraction=used, encoder=experiment.encoder,
+            encoder_identity=self.encoder_identity, threads=experiment.resources.cpus,
+            workers=experiment.resources.workers, device="cuda" if experiment.resources.gpus > 0 else "cpu",
+            quality=quality, diversity=diversity,
+        )  # fmt: skip
+
+    def _stages_of(self, source: Source) -> tuple[TrialStage, ...]:
+        if source.name not in self._stages:
+            self._stages[source.name] = stages_of(source, self.experiment)
+        return self._stages[source.name]
+
+
+def stages_of(source: Source, experiment: Experiment) -> tuple[TrialStage, ...]:
+    """The stages of a source, with the lengths that the experiment gives them."""
+    out = []
+    for stage in source.stages:
+        length = experiment.stages.get(stage.name)
+        training = length.apply(experiment.training) if length else experiment.training
+        out.append(TrialStage(splits=stage.splits, weighted=stage.weighted, training=training))
+    return tuple(out)
+
+
+def _source_of(splits: tuple[str, ...]) -> str:
+    """The source that trains on exactly these splits, in one stage."""
+    return next(s.name for s in SOURCES.values() if len(s.stages) == 1 and s.splits == splits)
+
+
+def describe(job: Job) -> str:
+    """A job in one line for people."""
+    trial = job.trial
+    parts = [trial.task.name, trial.source, job.label, f"seed {trial.seed}"]
+    if trial.fraction is not None and trial.fraction != 1.0:
+        parts.append(f"real {trial.fraction:.0%}")
+    parts += [variant for variant in job.variants[:1] if variant]
+    return " · ".join(parts)
+
+
+def label(choice: MethodChoice, defaults: Mapping[str, Any], details: Collection[str] = ()) -> str:
+    """A method's display name: its name and the settings that differ from the defaults.
+
+    Args:
+        choice: the method and all its settings, as the user gave them.
+        defaults: its defaults.
+        details: settings that are no part of its name; a group of settings appears as a short hash.
+    """
+    changed = {
+        key: _hash(value)[:6] if isinstance(value, dict) else value
+        for key, value in choice.settings.items()
+        if defaults.get(key) != value and key not in details
+    }
+    inner = ", ".join(f"{key}={value}" for key, value in sorted(changed.items()))
+    return f"{choice.name}({inner})" if inner else choice.name
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _check_labels(methods: list[tuple[str, list[MethodInfo]]]) -> None:
+    """Two methods of a source with the same name in tables must be the same method."""
+    known: dict[tuple[str, str], MethodChoice] = {}
+    for source, infos in methods:
+        for info in infos:
+            if known.setdefault((source, info.label), info.choice) != info.choice:
+                raise UserError(
+                    f"grid: two methods on {source} would both be called {info.label!r} in tables; they differ only in "
+                    "settings that are no part of the name. Put them into two experiments."
+                )
+
+
+def _check_source(task: Task, source: Source) -> None:
+    missing = [name for name in source.splits if name not in task.digests]
+    if missing:
+        have = sorted(set(task.digests) - {"validation", "test"})
+        raise UserError(
+            f"benchmark {task.name!r} has no split {missing[0]!r}, which the source {source.name!r} needs; "
+            f"it has {have}"
+        )
+
+
+def _ordered(jobs: list[Job]) -> list[Job]:
+    """Seed after seed, so that a run stopped early has whole seeds; in each, checkers first, the most awaited first."""
+    waiting = {job.trial.id: 0 for job in jobs}
+    for job in jobs:
+        for checker in job.trial.checkers:
+            waiting[checker] += 1
+    seeds = {seed: i for i, seed in enumerate(dict.fromkeys(job.trial.seed for job in jobs))}
+    return sorted(jobs, key=lambda job: (seeds[job.trial.seed], bool(job.trial.checkers), -waiting[job.trial.id]))

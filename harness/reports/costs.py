@@ -1,0 +1,89 @@
+"""What a method costs, on two accounts.
+
+Stand-alone: someone who runs this one method pays for its checkers as well, every one of them.
+Marginal: within the grid a checker is paid once. One that the grid trains anyway costs only its scoring; the cost of
+any other is shared equally by the trials that use it. So the marginal costs add up to the cost of the whole grid.
+
+Neither account charges evaluation and device warm-up, which belong to the measurement, not to the method.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.reports.grid import Cells, Key, baseline_of, by_seed, finished
+
+#: column with the checker's id -> column with its seconds
+ROLES = {"quality_checker": "quality checker", "diversity_checker": "diversity checker"}
+PREFIX = "seconds_"
+NOT_CHARGED = ("evaluate", "warm_up")
+SCORE = "score"
+
+
+def phases(trials: pd.DataFrame) -> list[str]:
+    """The names of the timed phases that any trial knows, in the frame's order."""
+    return [
+        str(c).removeprefix(PREFIX) for c in trials.columns if str(c).startswith(PREFIX) and trials[c].notna().any()
+    ]
+
+
+def own_phases(trials: pd.DataFrame) -> list[str]:
+    """The phases that a trial is charged for itself: scoring is charged to those who read the scores."""
+    return [name for name in phases(trials) if name not in (*NOT_CHARGED, SCORE)]
+
+
+def accounts(trials: pd.DataFrame) -> pd.DataFrame:
+    """The cost of every finished trial, in seconds, indexed by trial id.
+
+    Columns: ``own``; ``quality checker`` and ``diversity checker`` (the checker's own seconds); ``scoring`` (by all
+    of its checkers); ``stand_alone`` (the sum of these); ``marginal``. A cost is NaN where a checker's is not known.
+    """
+    done = _once(trials).set_index("trial")
+    own = done[[PREFIX + name for name in own_phases(trials)]].sum(axis=1, min_count=1)
+    score = done[PREFIX + SCORE].fillna(0.0) if PREFIX + SCORE in done else own * 0.0
+    users = _users(done)
+    # what one user of a checker pays on the marginal account
+    share = (score + own.where(~done["requested"].astype(bool), 0.0)) / users.reindex(done.index)
+    out = pd.DataFrame({"own": own})
+    for role, name in ROLES.items():
+        out[name] = _looked_up(done[role], own)
+    out["scoring"] = sum(_looked_up(done[role], score) for role in ROLES)
+    out["stand_alone"] = out[["own", *ROLES.values(), "scoring"]].sum(axis=1, skipna=False)
+    out["marginal"] = own + sum(_looked_up(done[role], share) for role in ROLES)
+    return out
+
+
+def with_costs(cells: Cells, trials: pd.DataFrame) -> Cells:
+    """The cells with the columns of ``accounts`` added; NaN for trials that have not finished."""
+    costs = accounts(trials)
+    return {key: rows.merge(costs, left_on="trial", right_index=True, how="left") for key, rows in cells.items()}
+
+
+def ratio(costs: Cells, key: Key, account: str) -> float:
+    """Cost over that of CE on the same source, both meaned over the seeds that they share."""
+    base = baseline_of(key, costs)
+    if base is None:
+        return float("nan")
+    pairs = pd.concat([by_seed(costs[key], account), by_seed(costs[base], account)], axis=1, join="inner")
+    return float(pairs.iloc[:, 0].mean() / pairs.iloc[:, 1].mean()) if len(pairs) else float("nan")
+
+
+def total_seconds(trials: pd.DataFrame) -> float:
+    """All phases of all finished trials, each trial once."""
+    return float(_once(trials)[[PREFIX + name for name in phases(trials)]].to_numpy(dtype=float, na_value=0.0).sum())
+
+
+def _once(trials: pd.DataFrame) -> pd.DataFrame:
+    """The finished trials, each once, also where it serves several variants."""
+    return finished(trials).drop_duplicates("trial")
+
+
+def _users(done: pd.DataFrame) -> pd.Series[int]:
+    """How many finished, requested trials read each checker's scores."""
+    users = done[done["requested"].astype(bool)]
+    return users[list(ROLES)].stack().value_counts()
+
+
+def _looked_up(ids: pd.Series[str], cost: pd.Series[float]) -> pd.Series[float]:
+    """``cost`` of the checker in ``ids``: zero without a checker, NaN for one that is not known."""
+    return ids.map(cost).astype(float).where(ids.notna(), 0.0)

@@ -1,0 +1,150 @@
+"""The cells of the grid: the trials that differ in nothing but their seed, and how cells compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+
+from harness.config.sources import SOURCES
+from harness.reports.statistics import Paired, holm, near_best, paired, summarize
+from harness.seeds import generator
+
+BASELINE = "ce"
+COLUMNS = ["benchmark", "source", "method", "fraction", "variant"]
+
+
+class Key(NamedTuple):
+    """What names a cell. ``fraction`` is None where the cell does not depend on it."""
+
+    benchmark: str
+    source: str
+    method: str
+    fraction: float | None
+    variant: str
+
+
+Cells = dict[Key, pd.DataFrame]
+
+
+def cells_of(frame: pd.DataFrame) -> Cells:
+    """The rows of ``frame`` by cell.
+
+    Benchmarks, variants and methods keep the frame's order, sources that of the configuration; fractions rise.
+    """
+    if frame.empty:
+        return {}
+    found: Cells = {}
+    for names, rows in frame.groupby(COLUMNS, dropna=False, sort=False):
+        benchmark, source, method, fraction, variant = cast("tuple[str, str, str, float, str]", names)
+        found[Key(benchmark, source, method, None if math.isnan(fraction) else fraction, variant)] = rows
+    return {key: found[key] for key in in_order(found)}
+
+
+def in_order(keys: Iterable[Key]) -> list[Key]:
+    """Distinct ``keys`` by benchmark, variant, source, method, fraction, each axis in the order explained above."""
+    distinct = list(dict.fromkeys(keys))
+    benchmarks, methods, variants = (list(dict.fromkeys(key[axis] for key in distinct)) for axis in (0, 2, 4))
+    sources = [*SOURCES, *(key.source for key in distinct)]
+    return sorted(
+        distinct,
+        key=lambda key: (
+            benchmarks.index(key.benchmark),
+            variants.index(key.variant),
+            sources.index(key.source),
+            methods.index(key.method),
+            key.fraction or 0.0,
+        ),
+    )
+
+
+def requested(trials: pd.DataFrame) -> Cells:
+    """The cells that the experiment asked for, trials that are only somebody's checker left out."""
+    return cells_of(trials[trials["requested"].astype(bool)])
+
+
+def finished(rows: pd.DataFrame) -> pd.DataFrame:
+    """The finished ones of ``rows``."""
+    return rows[rows["status"] == "finished"]
+
+
+def by_seed(rows: pd.DataFrame, column: str) -> pd.Series[float]:
+    """The known values of ``column`` in finished trials, indexed by seed, seeds rising."""
+    done = finished(rows)
+    series = pd.Series(done[column].to_numpy(dtype=np.float64), index=done["seed"].to_numpy(dtype=np.int64))
+    return series.dropna().sort_index()
+
+
+def is_complete(rows: pd.DataFrame) -> bool:
+    """Whether every planned trial of a cell has finished."""
+    return bool((rows["status"] == "finished").all())
+
+
+def baseline_of(key: Key, cells: Iterable[Key], method: str = BASELINE) -> Key | None:
+    """The cell of ``method`` to compare ``key`` with: the same benchmark, source and variant.
+
+    Of several fractions it is the same one, else the one that depends on none, else the largest.
+    """
+    wanted = key._replace(method=method, fraction=None)
+    same = [other for other in cells if other._replace(fraction=None) == wanted]
+    return max(
+        same,
+        key=lambda other: (other.fraction == key.fraction, other.fraction is None, other.fraction or 0.0),
+        default=None,
+    )
+
+
+def at_largest_fraction(cells: Iterable[Key]) -> list[Key]:
+    """Of the cells that differ only in their fraction, the one with the largest; order kept."""
+    best: dict[Key, Key] = {}
+    for key in cells:
+        group = key._replace(fraction=None)
+        if group not in best or (key.fraction or 0.0) >= (best[group].fraction or 0.0):
+            best[group] = key
+    return list(best.values())
+
+
+def bold_cells(cells: Cells, metric: str) -> set[Key]:
+    """The complete cells within the margin of the best complete one of their benchmark, source and variant.
+
+    A cell that depends on the fraction is compared with its own fraction and with the cells that depend on none.
+    """
+    means = {key: summarize(by_seed(rows, metric).to_numpy()).mean for key, rows in cells.items() if is_complete(rows)}
+    bold = set()
+    for key in means:
+        rivals = [other for other in means if _comparable(key, other) and other != key]
+        if near_best([means[key], *(means[other] for other in rivals)])[0]:
+            bold.add(key)
+    return bold
+
+
+def compare(cells: Cells, first: Key, second: Key, metric: str) -> Paired:
+    """``first`` against ``second``, paired by the seeds that finished in both."""
+    joined = pd.concat([by_seed(cells[first], metric), by_seed(cells[second], metric)], axis=1, join="inner")
+    rng = generator(0, "bootstrap", *first, *second, metric)
+    return paired(joined.iloc[:, 0].to_numpy(), joined.iloc[:, 1].to_numpy(), rng)
+
+
+def differences(cells: Cells, metric: str) -> dict[Key, Paired]:
+    """Every cell against CE of its benchmark, source and variant; ``p`` Holm-corrected over all of them."""
+    found = {}
+    for key in cells:
+        base = baseline_of(key, cells)
+        if base is not None and key.method != BASELINE:
+            found[key] = compare(cells, key, base, metric)
+    adjusted = holm([pair.p for pair in found.values()])
+    return {key: replace(pair, p=p) for (key, pair), p in zip(found.items(), adjusted, strict=True)}
+
+
+def _comparable(first: Key, second: Key) -> bool:
+    same = (first.benchmark, first.source, first.variant) == (second.benchmark, second.source, second.variant)
+    return same and (first.fraction == second.fraction or first.fraction is None or second.fraction is None)
+
+
+def panels_of(cells: Iterable[Key]) -> list[tuple[str, str]]:
+    """The (benchmark, variant) pairs, each once, in order."""
+    return list(dict.fromkeys((key.benchmark, key.variant) for key in cells))

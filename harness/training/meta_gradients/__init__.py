@@ -1,0 +1,1 @@
+"""How the loss on the real rows changes with the weights of a batch."""

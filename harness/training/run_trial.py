@@ -1,0 +1,216 @@
+"""A trial from its specification to its stored result. Runs without Ray, anywhere torch runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import transformers
+
+from harness.checkers import scores as checker_scores
+from harness.checkers.scores import scores_exist
+from harness.config.sources import SOURCES
+from harness.data.selection import select
+from harness.data.split import IntArray, Split
+from harness.data.split_files import load_split
+from harness.data.tokens import Tokens, tokenize
+from harness.errors import TrialError, UserError
+from harness.methods import AnyMethod, AnyPredictor, Assignment, Predictor, SourceInfo, make_method
+from harness.planning.trials import Job, Trial
+from harness.store import Arrays, Store
+from harness.training.classifier import load_classifier, load_tokenizer
+from harness.training.evaluation import FloatArray, label_metrics, predict
+from harness.training.inner_training import InnerTrainingRun
+from harness.training.loop import Inputs, Loop, Report
+from harness.training.process_group import ProcessGroup
+from harness.training.timing import PhaseTimer, peak_memory_mb, release_memory, reset_peak_memory
+
+EVALUATED = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is kept of a finished trial.
+
+    Attributes:
+        history: metrics of every evaluation.
+        runtime: seconds by phase, peak memory in MB, rows per second of training.
+        environment: device, threads, versions.
+        arrays: ``test`` and ``validation`` log-probabilities [evaluations, rows, C]; ``weights`` [evaluations, n].
+            Without training ``test`` alone, NaN in the rows without a prediction.
+    """
+
+    history: list[dict[str, float]]
+    runtime: dict[str, float]
+    environment: dict[str, str]
+    arrays: Arrays
+
+
+def run(job: Job, store: Store, report: Report) -> Result:
+    """Runs a trial, or hands out its stored result.
+
+    Every worker of a group calls this, and each calls ``report``; the first one writes.
+
+    Args:
+        job: the trial and what it scores afterwards.
+        store: holds the splits and the checkers' scores; takes the result.
+        report: gets the metrics of every evaluation.
+
+    Raises:
+        TrialError: the trial cannot give a result (a loss that is not finite, scores of other data).
+    """
+    workers = ProcessGroup.here(job.trial.device)
+    stored = load_result(job.trial, store)
+    if stored is not None and scores_exist(job.trial.id, job.scores.values(), store):
+        for entry in stored.history:
+            report(entry)
+        return stored
+    _reset(job.trial, workers)
+    method = make_method(job.trial.method)
+    if isinstance(method, Predictor):
+        result = _predict(job.trial, method, store, report, workers)
+    else:
+        result = _train(job, method, store, report, workers)
+    if workers.first:
+        save_result(job.trial, result, store)
+    return result
+
+
+def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, workers: ProcessGroup) -> Result:
+    """The test rows classified without training."""
+    phases = PhaseTimer(workers.device)
+    with phases.phase("load"):
+        splits = {name: load_split(digest, store) for name, digest in trial.task.digests.items()}
+        examples = training_rows(trial, splits)
+    task, test = trial.task, splits["test"]
+    wording = task.prompt
+    assert wording is not None, "planning gives the wording to every trial that does not train"
+    assignment = Assignment(
+        task.name, wording.description, task.labels, wording.text, wording.label, trial.seed, store.folder("answers")
+    )
+    try:
+        found = method.predict(test, examples, assignment)
+    except UserError as error:  # a missing key, a server that refuses: what to do stands in the message
+        raise TrialError(str(error)) from None
+    phases.seconds["classify"] = found.seconds
+    entry = {"epoch": 1.0, "step": 0.0} | label_metrics(found.labels, test.labels, len(task.labels), "test")
+    report(entry)
+    runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()} | found.costs
+    runtime |= peak_memory_mb(workers.device)
+    said = np.where(found.labels[:, None] < 0, np.nan, one_hot(found.labels, len(task.labels)))
+    return Result([entry], runtime, environment(workers), {"test": said.astype(np.float32)[None]})
+
+
+def one_hot(labels: IntArray, classes: int) -> FloatArray:
+    """Log-probabilities that are sure of a label: 0 for it, -inf for the others [n, classes]."""
+    out: FloatArray = np.where(labels[:, None] == np.arange(classes), np.float32(0.0), np.float32(-np.inf))
+    return out
+
+
+def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: ProcessGroup) -> Result:
+    trial = job.trial
+    phases = PhaseTimer(workers.device)
+    with phases.phase("load"):
+        splits = {name: load_split(digest, store) for name, digest in trial.task.digests.items()}
+        source = training_rows(trial, splits)
+        quality, diversity = (_scores(trial, checker, source, store) for checker in (trial.quality, trial.diversity))
+        model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
+        model.to(workers.device)
+    with phases.phase("tokenize"):
+        tokens = tokens_of(trial, source, store)
+        evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
+    needs = method.needs_with(method.settings)
+    real = select(("real_small",), splits, trial.fraction, trial.seed) if "real" in needs else None
+    method.prepare(SourceInfo(source.labels, len(trial.task.labels), None if real is None else real.labels))
+    read = None
+    if real is not None and needs & {"gradients", "inner_training"}:  # others want its labels alone
+        read = (real, tokens_of(trial, real, store))
+    inputs = Inputs(source, tokens, quality, diversity, evaluation, read)
+    if "inner_training" in needs:
+        with (
+            phases.phase("outer_rounds"),
+            InnerTrainingRun(model, inputs, trial.training, trial.seed, workers) as inner,
+        ):
+            method.learn_weights(inner)
+    outcome = Loop(model, method, inputs, trial.training, trial.seed, workers, phases).run(report)
+    for digests in job.scores.values():
+        with phases.phase("score"):
+            scored = {name: load_split(d, store) for name, d in digests.items()}
+            rows = select(tuple(digests), scored, trial.fraction, trial.seed)
+            size, precision = trial.training.evaluation_batch_size, trial.training.precision
+            found = predict(model, tokens_of(trial, rows, store), len(trial.task.labels), size, precision, workers)
+            if workers.first:
+                checker_scores.save(checker_scores.Scores(trial.id, rows.ids, found), digests, store)
+    runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()}
+    runtime |= {"rows_per_second": outcome.rows_trained / phases.seconds["train"]} | peak_memory_mb(workers.device)
+    arrays = {name: np.stack(values) for name, values in outcome.predictions.items()}
+    return Result(outcome.history, runtime, environment(workers), arrays | {"weights": np.stack(outcome.weights)})
+
+
+def training_rows(trial: Trial, splits: dict[str, Split]) -> Split:
+    """The rows of the trial's source."""
+    return select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed)
+
+
+def tokens_of(trial: Trial, split: Split, store: Store) -> Tokens:
+    """The tokens of rows under the trial's encoder, from the store or made."""
+    return tokenize(
+        split, lambda: load_tokenizer(trial.encoder), trial.encoder_identity, trial.training.max_length, store
+    )
+
+
+def save_result(trial: Trial, result: Result, store: Store) -> None:
+    """Keeps a result under the trial's id."""
+    text = json.dumps([result.history, result.runtime, result.environment])
+    store.put("trials", trial.id, text=np.frombuffer(text.encode(), np.uint8), **result.arrays)
+
+
+def load_result(trial: Trial, store: Store) -> Result | None:
+    """The kept result of a trial, or None."""
+    blob = store.get("trials", trial.id)
+    if blob is None:
+        return None
+    history, runtime, found = json.loads(blob.pop("text").tobytes().decode())
+    return Result(history, runtime, found, blob)
+
+
+def environment(workers: ProcessGroup) -> dict[str, str]:
+    """What the bits and the runtime of a trial depend on besides its settings."""
+    cuda = workers.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(workers.device) if cuda else _processor(),
+        "workers": str(workers.size),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _scores(trial: Trial, checker: str | None, source: Split, store: Store) -> FloatArray | None:
+    if checker is None:
+        return None
+    digests = {name: trial.task.digests[name] for name in SOURCES[trial.source].weighed}
+    return checker_scores.load(checker, digests, store).aligned(source)
+
+
+def _reset(trial: Trial, workers: ProcessGroup) -> None:
+    """Brings a process, new or reused, into the state in which every trial starts."""
+    release_memory()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on CUDA
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(trial.threads)
+    torch.manual_seed(0)
+    reset_peak_memory(workers.device)

@@ -1,0 +1,195 @@
+"""The command line: helps, refuses with one message, shows."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.ledger.mlflow_ledger import Ledger
+from tests.commands import Home, end, family, wait_for_server
+
+COMMANDS = [[], ["run"], ["plan"], ["report"], ["ui"], ["show"], ["list"], ["list", "methods"], ["list", "benchmarks"]]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def invoke(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command in this process, as the console script does; what it printed, after `code` was checked."""
+
+    def call(*words: object, code: int = 0) -> str:
+        for key, value in home.environment().items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setattr("sys.argv", ["harness", *map(str, words)])
+        monkeypatch.setattr(app.out, "_file", None)
+        monkeypatch.setattr(app.out, "_width", 200)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        captured = capsys.readouterr()
+        assert (ended.value.code or 0) == code, captured.err
+        if code:
+            assert captured.out == ""
+            return captured.err
+        return captured.out
+
+    return call
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words) or "harness")
+def test_every_command_explains_itself(words: list[str]) -> None:
+    result = CliRunner().invoke(app.app, [*words, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert len(result.output.splitlines()) > 5
+
+
+# -- mistakes --------------------------------------------------------------------------------------------------------
+
+ROWS = [{"source": "generated", "methods": ["ce"]}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"grid": [{"source": "generated", "methods": ["dmip"]}]}, [], r"unknown method 'dmip'.*Did you mean 'dimp'\?"),
+        ({"grid": [{"source": "generated", "methods": [{"name": "focal", "gama": 1}]}]}, [], r"'gama'.*'gamma'"),
+        ({"benchmarks": ["tweet_sentimnt"]}, [], r"'tweet_sentimnt'.*Did you mean 'tweet_sentiment'\?"),
+        ({"learning_rate": 1}, [], r"unknown key 'learning_rate'"),
+        ({}, ["training.epoch=3"], r"unknown key 'epoch'.*Did you mean 'epochs'\?"),
+        ({}, ["training.epochs=zero"], r"training\.epochs"),
+        ({}, ["training.epochs"], r"training\.epochs"),
+        ({"encoder": "/no/such/folder"}, [], r"/no/such/folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_users_mistake_is_one_message_and_exit_code_2(
+    command: str, changes: dict[str, object], settings: list[str], message: str, invoke: Callable[..., str],
+    experiment_file: Callable[..., Path],
+) -> None:  # fmt: skip
+    words = [word for setting in settings for word in ("--set", setting)]
+    text = invoke(command, experiment_file(**changes), *words, code=2)
+    assert text.startswith("harness: ")
+    assert re.search(message, text), text
+    assert "Traceback" not in text
+
+
+def test_a_file_that_is_not_there(invoke: Callable[..., str]) -> None:
+    text = invoke("run", "no/such.yaml", code=2)
+    assert "unknown file 'such.yaml' in no" in text
+    assert "Traceback" not in text
+
+
+def test_a_mistake_through_the_console_has_no_traceback_either(home: Home) -> None:
+    done = home("run", "no/such.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["plan"], ["run", "--dry-run"]], ids=" ".join)
+def test_a_plan_shows_rows_checkers_and_an_estimate(
+    words: list[str], invoke: Callable[..., str], experiment_file: Callable[..., Path], home: Home
+) -> None:
+    rows = [{"source": "generated", "methods": ["imp", "dimp"]}]
+    text = invoke(*words, experiment_file(grid=rows, seeds=[0, 1]))
+    assert "small: 8 trials" in text
+    assert re.search(r"tiny .*generated .*imp .*2 .*0 .*2", text)
+    assert re.search(r"real_small .*ce \(checker only\)", text)
+    assert "Checkers: 4 trials are checkers of 4 others, 4 of them only as checkers." in text
+    assert "To run: 8 of 8 trials. About" in text
+    assert Ledger(f"sqlite:///{home.folder / 'home' / 'mlflow.db'}", home.folder / "home").trials() == {}
+
+
+def test_list_methods(invoke: Callable[..., str]) -> None:
+    text = invoke("list", "methods")
+    for word in ("ce", "focal", "imp", "dimp", "gamma=", "diversity, quality"):
+        assert word in text
+
+
+def test_list_benchmarks(invoke: Callable[..., str]) -> None:
+    text = invoke("list", "benchmarks")
+    assert "tweet_sentiment" in text
+    assert "license" in text
+    assert "negative, neutral, positive" in text
+
+
+def test_show_of_a_run_and_its_plan_afterwards(
+    home: Home, experiment_file: Callable[..., Path], invoke: Callable[..., str]
+) -> None:
+    file = experiment_file(grid=ROWS, seeds=[0])
+    done = home.run(file)
+    assert done.returncode == 0, done.stderr
+    (trial,) = home.finished()
+    text = invoke("show", trial[:6])
+    assert trial in text
+    assert "finished" in text
+    assert "test accuracy" in text
+    assert "seconds train: " in text
+    assert '"batch_size": 16' in text
+    assert "Nothing is left to do." in invoke("plan", file)
+    assert "unknown trial 'zzzz'" in invoke("show", "zzzz", code=2)
+    more = invoke("plan", file, "--set", "seeds=[0, 1]")
+    assert "To run: 1 of 2 trials. About" in more
+    assert "from the speed of finished trials" in more
+    assert (home.folder / "elsewhere").exists() is False
+    invoke("report", file, "--results", home.folder / "elsewhere")
+    assert (home.folder / "elsewhere" / "small" / "trials.csv").read_bytes() == home.table()
+
+
+def test_a_report_without_a_run_is_refused(invoke: Callable[..., str], experiment_file: Callable[..., Path]) -> None:
+    assert "no run of the experiment 'small'" in invoke("report", experiment_file(grid=ROWS), code=2)
+
+
+# -- the server ------------------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_ui_refuses_without_a_ledger(invoke: Callable[..., str], home: Home) -> None:
+    assert "no ledger at sqlite:///" in invoke("ui", code=2)
+    assert not (home.folder / "home" / "mlflow.db").exists()
+
+
+def test_ui_names_a_server_that_is_there_already(invoke: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setattr(Home, "environment", lambda self: {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+    assert "http://127.0.0.1:1" in invoke("ui")
+
+
+def test_ui_listens_on_this_machine_only(home: Home) -> None:
+    Ledger(f"sqlite:///{home.folder / 'home' / 'mlflow.db'}", home.folder / "home")
+    port = free_port()
+    with home.log.open("w") as log:
+        server = psutil.Popen(
+            home.command("ui", "--port", port), stdout=log, stderr=subprocess.STDOUT, env=home.environment()
+        )
+    try:
+        wait_for_server(port, server)
+        listening = {
+            connection.laddr.ip
+            for process in family(server)
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        }
+        assert listening == {"127.0.0.1"}
+        assert f"http://127.0.0.1:{port}" in home.log.read_text()
+    finally:
+        end(server)

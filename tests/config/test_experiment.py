@@ -1,0 +1,301 @@
+"""What an experiment's YAML may say, and the exact words where it says something else."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from harness.config.benchmark import Benchmark, DataSource, PoolSplit
+from harness.config.experiment import Experiment, GridRow, MethodChoice, Training, load
+from harness.config.schema import parse
+from harness.errors import UserError
+from harness.planning.plan import resolve
+
+BASE = {"benchmarks": ["x"], "grid": [{"source": "generated", "methods": ["ce"]}]}
+ROWS = {"real_small": {"file": "a.csv"}, "validation": {"file": "b.csv"}, "test": {"file": "c.csv"}}
+TRAINING = ", ".join(sorted(Training.model_fields))
+SPLITS = "generated, noisy, real_large, real_small, test, validation"
+
+
+def write(folder, changes, name="e.yaml"):
+    file = folder / name
+    file.write_text(changes if isinstance(changes, str) else yaml.safe_dump(BASE | changes), encoding="utf-8")
+    return file
+
+
+def message(folder, changes, *overrides):
+    """The error, without the file's name."""
+    file = write(folder, changes)
+    with pytest.raises(UserError) as caught:
+        load(file, overrides)
+    text = str(caught.value)
+    assert "function-" not in text
+    assert "pydantic" not in text
+    return text.removeprefix(f"{file}: ")
+
+
+def benchmark(**changes):
+    return {"benchmarks": [{"name": "b", "labels": ["n", "y"], "splits": ROWS} | changes]}
+
+
+def method(*entries):
+    return {"grid": [{"source": "generated", "methods": list(entries)}]}
+
+
+QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes, e.g. 'yes'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"trainig": {}},
+            "unknown key 'trainig'. Did you mean 'training'? Known: "
+            + ", ".join(sorted(Experiment.model_fields)) + ".",
+        ),
+        (
+            {"training": {"learning_rat": 1}},
+            f"unknown key 'learning_rat' in training. Did you mean 'learning_rate'? Known: {TRAINING}.",
+        ),
+        ({"epochs": 3}, "unknown key 'epochs'. It belongs into 'training': training.epochs"),
+        ({"training": {"epochs": 0}}, "training.epochs: expected at least 1, found 0"),
+        ({"training": {"epochs": "five"}}, "training.epochs: expected a whole number, found 'five'"),
+        ({"training": {"epochs": 1.5}}, "training.epochs: expected a whole number, found 1.5"),
+        ({"training": {"learning_rate": 0}}, "training.learning_rate: expected a number above 0.0, found 0"),
+        ({"training": {"warmup": 1}}, "training.warmup: expected a number below 1.0, found 1"),
+        (
+            {"training": {"precision": "bfloat"}},
+            "unknown value 'bfloat' in training.precision. Did you mean 'bfloat16'? Known: bfloat16, float32.",
+        ),
+        ({"training": None}, "training: expected a mapping of settings, found None"),
+        (
+            {"grid": [{"source": "generted", "methods": ["ce"]}]},
+            "unknown value 'generted' in grid.0.source. Did you mean 'generated'? "
+            "Known: both, generated, noisy, real_large, real_small.",
+        ),
+        (
+            {"grid": [{"source": "generated", "method": ["ce"]}]},
+            "grid.0.methods is missing\n"
+            "  unknown key 'method' in grid.0. Did you mean 'methods'? Known: methods, source.",
+        ),
+        ({"grid": []}, "grid: expected at least 1, found 0: []"),
+        ({"grid": "generated"}, "grid: expected a list, found 'generated'"),
+        (method(), "grid.0.methods: expected at least 1, found 0: []"),
+        (method("ce", 3), "grid.0.methods.1: expected a mapping of settings, found 3"),
+        (
+            method({"focal": {"gamma": 1}}),
+            "grid.0.methods.0: a method needs a name, e.g. {name: focal, gamma: 1}; found {'focal': {'gamma': 1}}",
+        ),
+        (
+            method({"name": "focal", "settings": 3}),
+            "grid.0.methods.0: settings: expected a mapping of settings, found 3",
+        ),
+        ({"seeds": [0, 0]}, "seeds: expected distinct values, at least one, got [0, 0]"),
+        ({"seeds": []}, "seeds: expected distinct values, at least one, got []"),
+        ({"seeds": 3}, "seeds: expected a list, found 3"),
+        ({"quality_fractions": [1.5]}, "quality_fractions.0: expected at most 1.0, found 1.5"),
+        ({"name": "my exp"}, "name: expected text that matches ^[A-Za-z0-9_.-]+$, found 'my exp'"),
+        ({"benchmarks": []}, "benchmarks: expected at least 1, found 0: []"),
+        ({"benchmarks": 3}, "benchmarks: expected a list, found 3"),
+        ({"benchmarks": [3]}, "benchmarks.0: expected text, found 3. Write it in quotes: '3'"),
+        ({"rows": {"tst": 3}}, f"unknown split 'tst' in rows. Did you mean 'test'? Known: {SPLITS}."),
+        ({"rows": {"test": 0}}, "rows.test: expected at least 1, found 0"),
+        (
+            {"sweep": {"training.learning_rat": [1e-5]}},
+            "unknown setting 'training.learning_rat' in sweep. Did you mean 'training.learning_rate'? "
+            "Known: checkers.quality_steps, "
+            + ", ".join(f"training.{name}" for name in sorted(Training.model_fields)) + ".",
+        ),
+        ({"sweep": {"training.epochs": []}}, "sweep.training.epochs has no values"),
+        ({"sweep": {"training.epochs": 3}}, "sweep.training.epochs: expected a list, found 3"),
+        ({"sweep": {"training.epochs": [1, 0]}}, "sweep.training.epochs: expected at least 1, found 0"),
+        (
+            {"resources": {"gpus": 2}},
+            "resources: gpus is per worker and at most 1, got 2.0; use workers for more devices",
+        ),
+        (
+            {"resources": {"workers": 2, "gpus": 0.5}},
+            "resources: a worker group needs whole devices, got gpus=0.5",
+        ),
+        (
+            {"report": {"epoch": "best"}},
+            "unknown value 'best' in report.epoch. Did you mean 'last'? Known: best_validation, last.",
+        ),
+        (
+            benchmark(labels=[False, True]),
+            f"benchmarks.0.labels.0: expected text, found False. {QUOTE}\n"
+            f"  benchmarks.0.labels.1: expected text, found True. {QUOTE}",
+        ),
+        (benchmark(labels=["n"]), "benchmarks.0.labels: expected at least 2, found 1: ['n']"),
+        (benchmark(labels=["n", "n"]), "benchmarks.0.labels: label names must be distinct, got ['n', 'n']"),
+        (
+            benchmark(splits=ROWS | {"real_smal": {"file": "a"}}),
+            f"benchmarks.0: unknown split 'real_smal'. Did you mean 'real_small'? Known: {SPLITS}.",
+        ),
+        (
+            benchmark(splits=ROWS | {"real_small": {"pool": "p", "row": 2}}),
+            "unknown key 'row' in benchmarks.0.splits.real_small. Did you mean 'rows'? Known: pool, rows.",
+        ),
+        (
+            benchmark(splits=ROWS | {"real_small": {"fil": "a.csv"}}),
+            "unknown key 'fil' in benchmarks.0.splits.real_small. Did you mean 'file'? Known: "
+            + ", ".join(sorted(DataSource.model_fields)) + ".",
+        ),
+        (
+            benchmark(splits=ROWS | {"real_small": {"pool": "p", "rows": 2}}, pools={"q": {"file": "a"}}),
+            "benchmarks.0: unknown pool 'p' in splits.real_small. Known: q.",
+        ),
+        (
+            benchmark(splits=ROWS | {"real_small": {"file": "a", "hub": "b"}}),
+            "benchmarks.0.splits.real_small: give exactly one of file, package, hub; found file and hub",
+        ),
+        (
+            benchmark(splits={"test": {"file": "a"}}),
+            "benchmarks.0: the split 'real_small' is missing; found ['test']",
+        ),
+        (
+            benchmark(text=["a", "b", "c"]),
+            "benchmarks.0.text: tuple should have at most 2 items after validation, not 3, found ['a', 'b', 'c']",
+        ),
+        ("- a\n- b\n", "expected a mapping of settings, found list"),
+        ("", "expected a mapping of settings, found NoneType"),
+    ],
+)  # fmt: skip
+def test_error_text(changes, expected, tmp_path):
+    assert message(tmp_path, changes) == expected
+
+
+def test_several_mistakes_are_told_at_once(tmp_path):
+    found = message(tmp_path, {"seeds": [1, 1], "training": {"epochs": 0, "batch_size": "x"}})
+    assert len(found.splitlines()) == 3
+
+
+def test_yaml_that_cannot_be_read_names_the_line(tmp_path):
+    assert message(tmp_path, "labels: [no, yes").startswith("cannot be read as YAML: while parsing a flow sequence")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.epochs", "--set 'training.epochs': expected key=value, e.g. training.epochs=3"),
+        ("=3", "--set '=3': expected key=value, e.g. training.epochs=3"),
+        ("seeds.x=3", "--set 'seeds.x=3': 'seeds' is not a group of settings"),
+        ("training.epochs=[", "--set 'training.epochs=[': '[' cannot be read as a YAML value"),
+        ("training.epochs=zero", "training.epochs: expected a whole number, found 'zero'"),
+        (
+            "training.epoch=3",
+            f"unknown key 'epoch' in training. Did you mean 'epochs'? Known: {TRAINING}.",
+        ),
+    ],
+)
+def test_bad_override(override, expected, tmp_path):
+    assert message(tmp_path, {"seeds": [0]}, override) == expected
+
+
+def test_overrides_are_typed_by_yaml_and_by_the_setting(tmp_path):
+    overrides = (
+        "training.epochs=3", "training.learning_rate=2e-5", "training.steps=null", "seeds=[7, 8]",
+        "encoder=a/b", "rows.test=30", "benchmarks=other", "grid=[{source: noisy, methods: [imp]}]",
+        "sweep={training.epochs: [1, 2]}", "description=a=b",
+    )  # fmt: skip
+    found = load(write(tmp_path, {"training": {"batch_size": 8, "steps": 4}}), overrides)
+    assert found.training == Training(epochs=3, learning_rate=2e-5, steps=None, batch_size=8)
+    assert found.seeds == (7, 8)
+    assert (found.encoder, found.rows, found.benchmarks) == ("a/b", {"test": 30}, ("other",))
+    assert found.grid == (GridRow(source="noisy", methods=(MethodChoice(name="imp"),)),)
+    assert (found.sweep, found.description) == ({"training.epochs": (1, 2)}, "a=b")
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"name": "focl"},
+         "unknown method 'focl'. Did you mean 'focal'? "
+         "Known: ce, dimp, filter, focal, hu, imp, imp_quality, llm_few_shot, prior, ren, sungen."),
+        ({"name": "focal", "gama": 1},
+         "method focal: unknown key 'gama'. Did you mean 'gamma'? Known: clip, gamma, normalize."),
+        ({"name": "focal", "gamma": -1}, "method focal: gamma: expected at least 0.0, found -1"),
+        ({"name": "focal", "gamma": "two"}, "method focal: gamma: expected a number, found 'two'"),
+        ({"name": "ce", "gamma": 1}, "method ce: unknown key 'gamma'. Known: clip, normalize."),
+        ({"name": "imp", "clip": 0}, "method imp: clip: expected a number above 0.0, found 0"),
+    ],
+)  # fmt: skip
+def test_unknown_method_or_setting(choice, expected):
+    with pytest.raises(UserError) as caught:
+        resolve(MethodChoice.model_validate(choice))
+    assert str(caught.value) == expected
+
+
+def test_a_missing_file_suggests_its_neighbour(tmp_path):
+    write(tmp_path, {}, "quickstart.yaml")
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "quickstrt.yaml")
+    assert str(caught.value) == (
+        f"unknown file 'quickstrt.yaml' in {tmp_path}. Did you mean 'quickstart.yaml'? Known: quickstart.yaml."
+    )
+    with pytest.raises(UserError, match=r"unknown file 'x.yaml' in .*no\. Known: none\."):
+        load(tmp_path / "no" / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ("focal", {}),
+        ({"name": "focal"}, {}),
+        ({"name": "focal", "gamma": 1}, {"gamma": 1}),
+        ({"name": "focal", "settings": {"gamma": 1}}, {"gamma": 1}),
+        ({"name": "focal", "settings": {"gamma": 1}, "clip": 2}, {"gamma": 1, "clip": 2}),
+    ],
+)
+def test_short_forms_of_methods(given, settings):
+    assert MethodChoice.model_validate(given) == MethodChoice(name="focal", settings=settings)
+    assert GridRow(source="noisy", methods=[given, "ce"]).methods[0].settings == settings
+
+
+def test_one_method_or_benchmark_needs_no_list(tmp_path):
+    raw = {"benchmarks": "x", "grid": [{"source": "generated", "methods": "ce"}]}
+    found = load(write(tmp_path, raw))
+    assert (found.benchmarks, found.grid[0].methods) == (("x",), (MethodChoice(name="ce"),))
+    inline = load(write(tmp_path, {"benchmarks": benchmark()["benchmarks"][0]}))
+    assert isinstance(inline.benchmarks[0], Benchmark)
+
+
+def test_name_and_files_come_from_the_file(tmp_path):
+    entries = [*benchmark()["benchmarks"], "mine.yaml", "catalogue_name"]
+    found = load(write(tmp_path, {"benchmarks": entries}, "tidy.yaml"))
+    assert found.name == "tidy"
+    assert found.benchmarks[0].splits["test"] == DataSource(file=str(tmp_path / "c.csv"))
+    assert found.benchmarks[1:] == (str(tmp_path / "mine.yaml"), "catalogue_name")
+
+
+def test_splits_are_read_by_their_keys():
+    splits = ROWS | {"generated": {"pool": "p"}, "test": {"hub": "h", "split": "test", "text": ["a", "b"]}}
+    found = parse(Benchmark, {"name": "b", "labels": ["n", "y"], "splits": splits, "pools": {"p": {"file": "f"}}}, "b")
+    assert found.splits["generated"] == PoolSplit(pool="p")
+    assert found.splits["test"] == DataSource(hub="h", split="test", text=("a", "b"))
+    assert Benchmark.model_validate_json(found.model_dump_json()) == found
+
+
+def test_variants_cross_the_swept_settings():
+    experiment = Experiment(
+        name="e", **BASE, sweep={"training.learning_rate": [1e-5, 2e-5], "checkers.quality_steps": [40, 80]}
+    )
+    variants = experiment.variants()
+    assert [label for label, _ in variants] == [
+        "learning_rate=1e-05, quality_steps=40", "learning_rate=1e-05, quality_steps=80",
+        "learning_rate=2e-05, quality_steps=40", "learning_rate=2e-05, quality_steps=80",
+    ]  # fmt: skip
+    assert [(v.training.learning_rate, v.checkers.quality_steps) for _, v in variants] == [
+        (1e-5, 40), (1e-5, 80), (2e-5, 40), (2e-5, 80),
+    ]  # fmt: skip
+    assert all(not variant.sweep for _, variant in variants)
+    assert experiment.training == Training()
+    assert Experiment(name="e", **BASE).variants() == [("", Experiment(name="e", **BASE))]
+
+
+def test_experiments_share_no_defaults_and_cannot_be_changed():
+    first, second = (Experiment(name="e", **BASE) for _ in range(2))
+    first.rows["test"] = 3
+    assert second.rows == {}
+    with pytest.raises(ValueError, match="frozen"):
+        first.seeds = (1,)

@@ -1,0 +1,279 @@
+"""The ledger on a real MLflow: a database in a folder, and a server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from harness.config.experiment import MethodChoice, Training
+from harness.errors import UserError
+from harness.ledger.mlflow_ledger import Ledger
+from harness.paths import Paths
+from harness.planning.trials import Job, Task, Trial
+from tests.cli.test_cli import free_port
+from tests.commands import end, wait_for_server
+
+
+def job(seed: int = 0, method: str = "imp") -> Job:
+    digests = {"generated": "a" * 64, "real_small": "b" * 64, "validation": "c" * 64, "test": "d" * 64}
+    trial = Trial(
+        task=Task(name="toy", labels=("no", "yes"), digests=digests), source="generated",
+        method=MethodChoice(name=method, settings={"clip": None}), seed=seed, fraction=0.5, encoder="some/encoder",
+        encoder_identity="e", training=Training(), threads=2, workers=1, device="cpu", quality="1" * 16,
+    )  # fmt: skip
+    return Job(trial=trial, label=method, variants=("", "learning_rate=2e-5"))
+
+
+HISTORY = [{"epoch": 1.0, "test_accuracy": 0.5, "loss": 0.7}, {"epoch": 2.0, "test_accuracy": 0.75, "loss": 0.4}]
+FRAME = pd.DataFrame({"id": ["x", "y"], "weight_1": [0.5, 1.5]})
+
+
+def finish(ledger: Ledger, run: str) -> None:
+    for entry in HISTORY:
+        ledger.epoch(run, entry)
+    ledger.finish(run, {"seconds_train": 1.5}, {"torch": "9"}, HISTORY, {"weights": FRAME})
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, which take long to make."""
+    folder = tmp_path_factory.mktemp("ledger")
+    Ledger(f"sqlite:///{folder / 'mlflow.db'}", folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def uri(empty: Path, tmp_path: Path) -> str:
+    (tmp_path / "home").mkdir()
+    shutil.copy(empty, tmp_path / "home")
+    return f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}"
+
+
+@pytest.fixture
+def ledger(uri: str, tmp_path: Path) -> Ledger:
+    """An open one."""
+    found = Ledger(uri, tmp_path / "home")
+    found.open("toys", {"command": "harness run toys.yaml"}, {"experiment.yaml": b"name: toys\n"})
+    return found
+
+
+def test_a_new_ledger_is_empty_and_hidden_from_version_control(uri: str, tmp_path: Path) -> None:
+    ledger = Ledger(uri, tmp_path / "home")
+    assert ledger.trials() == {}
+    assert ledger.finished() == set()
+    assert ledger.parent("toys") is None
+    assert (tmp_path / "home" / ".gitignore").read_text() == "*\n"
+
+
+def test_what_is_written_is_read(ledger: Ledger, uri: str) -> None:
+    run = ledger.begin(job())
+    assert ledger.trials()[job().trial.id].status == "RUNNING"
+    assert ledger.finished() == set(), "what runs is not finished"
+    finish(ledger, run)
+    ledger.close("FINISHED", {"wall_seconds": 3.0})
+
+    entry = ledger.trials()[job().trial.id]
+    assert (entry.run, entry.status, entry.error) == (run, "FINISHED", "")
+    assert ledger.finished() == {job().trial.id}
+    expected = {
+        "method": "imp", "seed": "0", "fraction": "0.5", "variant": "learning_rate=2e-5", "threads": "2",
+        "quality_checker": "1" * 16, "diversity_checker": "", "env.torch": "9", "harness.experiment": "toys",
+    }  # fmt: skip
+    assert expected.items() <= entry.tags.items()
+    assert entry.metrics == {"test_accuracy": 0.75, "loss": 0.4, "seconds_train": 1.5}
+    parent = ledger.parent("toys")
+    assert parent is not None
+    assert (parent.status, parent.metrics, parent.tags["command"]) == (
+        "FINISHED", {"wall_seconds": 3.0}, "harness run toys.yaml",
+    )  # fmt: skip
+    assert ledger.artifact(parent.run, "experiment.yaml") == b"name: toys\n"
+    assert ledger.artifact(run, "no.such") is None
+
+    client = MlflowClient(uri)
+    stored = client.get_run(run)
+    assert stored.data.tags["mlflow.parentRunId"] == parent.run
+    assert stored.data.params["training.batch_size"] == "32"
+    assert stored.data.params["method.settings.clip"] == "None"
+    assert [(p.step, p.value) for p in client.get_metric_history(run, "test_accuracy")] == [(1, 0.5), (2, 0.75)]
+    assert {d.dataset.name: d.dataset.digest for d in stored.inputs.dataset_inputs}["toy/test"] == "d" * 36
+
+
+def test_the_metrics_of_an_evaluation_are_one_request(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ledger.begin(job())
+    requests: list[int] = []
+    send = MlflowClient.log_batch
+
+    def log_batch(self: MlflowClient, run_id: str, **what: list[object]) -> None:
+        requests.append(len(what["metrics"]))
+        send(self, run_id, **what)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    monkeypatch.setattr(MlflowClient, "log_metric", None)
+    ledger.epoch(run, HISTORY[0])
+    assert requests == [2]
+
+
+def test_a_finished_run_beats_a_newer_failed_one(ledger: Ledger) -> None:
+    first = ledger.begin(job())
+    finish(ledger, first)
+    ledger.fail(ledger.begin(job()), "Traceback ...\nValueError: no")
+    entry = ledger.trials()[job().trial.id]
+    assert (entry.run, entry.status) == (first, "FINISHED")
+
+
+def test_the_newest_of_failed_runs_counts(ledger: Ledger) -> None:
+    ledger.fail(ledger.begin(job()), "first")
+    second = ledger.begin(job())
+    ledger.fail(second, "Traceback ...\nValueError: second")
+    entry = ledger.trials()[job().trial.id]
+    assert (entry.status, entry.error) == ("FAILED", "ValueError: second")
+    assert ledger.artifact(second, "error.txt") == b"Traceback ...\nValueError: second"
+    ledger.interrupt(ledger.begin(job()), "stopped")
+    assert (ledger.trials()[job().trial.id].status, ledger.trials()[job().trial.id].error) == ("KILLED", "stopped")
+
+
+def test_the_pages_of_mlflow_find_description_command_and_commit(ledger: Ledger, uri: str) -> None:
+    ledger.open("toys", {"description": "Which toy?", "command": "harness run toys.yaml", "commit": "c0ffee"}, {})
+    parent = ledger.parent("toys")
+    assert parent is not None
+    assert parent.tags["mlflow.note.content"] == "Which toy?"
+    assert parent.tags["mlflow.source.name"] == parent.tags["command"] == "harness run toys.yaml"
+    assert parent.tags["mlflow.source.git.commit"] == "c0ffee"
+    experiment = MlflowClient(uri).get_experiment_by_name("toys")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_metric_of_earlier_runs_of_the_experiment_can_be_added_to(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    assert ledger.before("wall_seconds") == 0.0
+    ledger.close("FINISHED", {"wall_seconds": 3.0})
+    again = Ledger(uri, tmp_path / "home")
+    again.open("toys", {}, {})
+    assert again.before("wall_seconds") == 3.0
+
+
+def test_more_tables_for_a_finished_trial(ledger: Ledger) -> None:
+    run = ledger.begin(job())
+    finish(ledger, run)
+    ledger.attach(job().trial.id, {"scores_generated_abc": FRAME})
+    assert ledger.artifact(run, "scores_generated_abc.parquet") is not None
+
+
+def test_label_names_may_stand_in_parameters(ledger: Ledger, uri: str) -> None:
+    odd = job()
+    settings = {"descriptions": {"billing (EU)": "money", "R&D": "new things"}}
+    method = odd.trial.method.model_copy(update={"settings": settings})
+    run = ledger.begin(odd.model_copy(update={"trial": odd.trial.model_copy(update={"method": method})}))
+    params = MlflowClient(uri).get_run(run).data.params
+    assert params["method.settings.descriptions.billing _EU_"] == "money"
+    assert params["method.settings.descriptions.R_D"] == "new things"
+
+
+def test_opening_marks_what_a_dead_driver_left_running(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    left, done = ledger.begin(job(0)), ledger.begin(job(1))
+    finish(ledger, done)
+    again = Ledger(uri, tmp_path / "home")
+    assert again.trials()[job(0).trial.id].status == "RUNNING", "reading changes nothing"
+    again.open("toys", {}, {})
+    entries = again.trials()
+    assert entries[job(0).trial.id].status == "KILLED"
+    assert entries[job(0).trial.id].run == left
+    assert "the driver ended before the trial did" in entries[job(0).trial.id].error
+    assert entries[job(1).trial.id].status == "FINISHED"
+    parents = MlflowClient(uri).search_runs(["1"], "tags.`harness.kind` = 'experiment'")
+    assert [run.info.status for run in parents] == ["RUNNING"], "the parent is opened again, not made again"
+
+
+def test_abandoning_marks_what_runs_even_if_its_creator_was_interrupted(ledger: Ledger) -> None:
+    ledger.begin(job(0))  # nobody kept its run id
+    finish(ledger, ledger.begin(job(1)))
+    ledger.abandon("stopped")
+    entries = ledger.trials()
+    assert (entries[job(0).trial.id].status, entries[job(0).trial.id].error) == ("KILLED", "stopped")
+    assert entries[job(1).trial.id].status == "FINISHED"
+
+
+def test_opening_leaves_the_trials_of_other_experiments_alone(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    ledger.begin(job())
+    Ledger(uri, tmp_path / "home").open("others", {}, {})
+    assert ledger.trials()[job().trial.id].status == "RUNNING"
+
+
+def test_a_trial_of_another_experiment_is_found(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    finish(ledger, ledger.begin(job()))
+    other = Ledger(uri, tmp_path / "home")
+    other.open("others", {}, {})
+    assert other.finished() == {job().trial.id}
+
+
+@pytest.mark.parametrize("bad", ["mlruns", "file:///tmp/mlruns", "ftp://host"])
+def test_a_uri_that_mlflow_does_not_know_is_refused(bad: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected sqlite:///ABSOLUTE/PATH.*mlflow migrate-filestore"):
+        Ledger(bad, tmp_path)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is not a database, " * 100)
+    with pytest.raises(UserError, match=r"the MLflow ledger at sqlite:///.* cannot be used"):
+        Ledger(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+
+
+def test_a_password_in_the_uri_is_not_printed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ledger at postgresql://me:\*\*\*@127") as caught:
+        Ledger("postgresql://me:secret@127.0.0.1:1/db", tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"the MLflow ledger at http://127\.0\.0\.1:\d+ cannot be used"):
+        Ledger(f"http://127.0.0.1:{free_port()}", tmp_path)
+
+
+def test_making_a_ledger_says_nothing(tmp_path: Path) -> None:
+    uri, code = (
+        f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "from harness.ledger.mlflow_ledger import Ledger; from pathlib import Path; ",
+    )
+    code += f"ledger = Ledger({uri!r}, Path({str(tmp_path)!r})); ledger.open('toys', {{}}, {{'a.txt': b'a'}}); "
+    code += "print(ledger.artifact(ledger.parent('toys').run, 'a.txt'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("b'a'\n", "")
+
+
+def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
+        "--artifacts-destination", str(tmp_path / "artifacts"), "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1",
+    ]  # fmt: skip
+    log = (tmp_path / "server.log").open("w")
+    server = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ), cwd=tmp_path)
+    try:
+        wait_for_server(port, server)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        places = Paths.at(tmp_path / "home", None)
+        ledger = Ledger(places.tracking_uri, places.home)
+        ledger.open("toys", {"command": "x"}, {"experiment.yaml": b"name: toys\n"})
+        run = ledger.begin(job())
+        finish(ledger, run)
+        ledger.close("FINISHED", {})
+        again = Ledger(places.tracking_uri, places.home)
+        assert again.finished() == {job().trial.id}
+        raw = again.artifact(run, "weights.parquet")
+        assert raw is not None
+        (tmp_path / "back.parquet").write_bytes(raw)
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "back.parquet"), FRAME)
+        assert list((tmp_path / "artifacts").rglob("weights.parquet")), "the artifact went through the server"
+        assert not (tmp_path / "home" / "artifacts").exists()
+    finally:
+        end(server)
+        log.close()

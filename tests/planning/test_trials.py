@@ -1,0 +1,258 @@
+"""From an experiment to jobs: each trial once, checkers shared and first, identities that miss nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from harness.config.experiment import Experiment, MethodChoice, Training
+from harness.errors import UserError
+from harness.planning.plan import missing, resolve
+from harness.planning.trials import Job, Task, Trial, describe, expand, label
+from tests.training.small import fill, find, make_plan
+
+DIGESTS = {name: f"{name}-digest" for name in ("real_small", "generated", "validation", "test")}
+TASKS = {"toy": Task(name="toy", labels=("no", "yes"), digests=DIGESTS)}
+
+
+def jobs_of(grid, tasks=TASKS, **more) -> list[Job]:
+    rows = [{"source": source, "methods": methods} for source, methods in grid]
+    experiment = Experiment(name="e", benchmarks=["toy"], grid=rows, **{"seeds": [0]} | more)
+    return expand(experiment, tasks, "encoder@1", resolve)
+
+
+def cells(jobs) -> Counter:
+    return Counter((job.trial.source, job.label, job.requested) for job in jobs)
+
+
+def test_the_rows_of_plain_cross_entropy_are_the_checkers():
+    jobs = jobs_of([("real_small", ["ce"]), ("generated", ["ce", "imp", "dimp"])])
+    assert cells(jobs) == {
+        ("real_small", "ce", True): 1, ("generated", "ce", True): 1,
+        ("generated", "imp", True): 1, ("generated", "dimp", True): 1,
+    }  # fmt: skip
+    real, plain, imp, dimp = (
+        next(job for job in jobs if (job.trial.source, job.label) == cell)
+        for cell in (("real_small", "ce"), ("generated", "ce"), ("generated", "imp"), ("generated", "dimp"))
+    )
+    assert (imp.trial.quality, imp.trial.diversity) == (real.trial.id, plain.trial.id)
+    assert (dimp.trial.quality, dimp.trial.diversity) == (real.trial.id, None)
+    assert imp.trial.checkers == (real.trial.id, plain.trial.id)
+    expected = {"generated": {"generated": "generated-digest"}}
+    assert (real.scores, plain.scores, imp.scores, dimp.scores) == (expected, expected, {}, {})
+
+
+def test_checkers_that_nobody_asked_for_are_added_once():
+    jobs = jobs_of([("generated", ["imp", "dimp", "imp_quality", "filter"])], seeds=[0, 1])
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 2, ("generated", "ce", False): 2, ("generated", "imp", True): 2,
+        ("generated", "dimp", True): 2, ("generated", "imp_quality", True): 2, ("generated", "filter", True): 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", [[("generated", ["imp", "ce"])], [("generated", ["ce", "imp"])]])
+def test_a_checker_is_requested_wherever_its_row_stands(grid):
+    assert cells(jobs_of(grid))["generated", "ce", True] == 1
+    assert cells(jobs_of(grid))["real_small", "ce", False] == 1
+
+
+def test_a_quality_checker_scores_every_source_that_needs_it():
+    tasks = {"toy": Task(name="toy", labels=("no", "yes"), digests=DIGESTS | {"real_large": "large"})}
+    jobs = jobs_of([("generated", ["dimp"]), ("real_large", ["dimp"]), ("both", ["imp"])], tasks)
+    real = next(job for job in jobs if job.trial.source == "real_small")
+    assert real.scores == {
+        "generated": {"generated": "generated-digest"},
+        "real_large": {"real_large": "large"},
+        "both": {"real_small": "real_small-digest", "generated": "generated-digest"},
+    }
+    assert len(jobs) == 5
+
+
+def test_imp_on_the_real_rows_has_one_checker_for_both():
+    jobs = jobs_of([("real_small", ["imp"])])
+    assert cells(jobs) == {("real_small", "ce", False): 1, ("real_small", "imp", True): 1}
+    assert jobs[1].trial.checkers == (jobs[0].trial.id,)
+
+
+def test_counts_of_a_full_grid():
+    tasks = TASKS | {"other": Task(name="other", labels=("a", "b"), digests={k: f"o{v}" for k, v in DIGESTS.items()})}
+    grid = [("real_small", ["ce"]), ("generated", ["ce", "focal", "imp", "dimp"])]
+    jobs = jobs_of(grid, tasks, seeds=[0, 1, 2], quality_fractions=[0.5, 1.0])
+    # real_small ce, imp and dimp by fraction; ce and focal on generated rows use no real ones
+    assert len(jobs) == 2 * 3 * (2 + 1 + 1 + 2 + 2)
+    assert len({job.trial.id for job in jobs}) == len(jobs)
+    assert {job.trial.fraction for job in jobs if job.label == "focal"} == {None}
+    assert {job.trial.fraction for job in jobs if job.label == "imp"} == {0.5, 1.0}
+    by_id = {job.trial.id: job.trial for job in jobs}
+    for job in jobs:
+        for checker in (by_id[id_] for id_ in job.trial.checkers):
+            assert (checker.seed, checker.task.name) == (job.trial.seed, job.trial.task.name)
+            assert checker.fraction in (None, job.trial.fraction)
+
+
+def test_checkers_come_first_and_the_most_awaited_ones_first_of_all():
+    jobs = jobs_of([("generated", ["focal", "imp", "dimp"])])
+    ids = [job.trial.id for job in jobs]
+    for job in jobs:
+        assert all(ids.index(checker) < ids.index(job.trial.id) for checker in job.trial.checkers)
+    assert [(job.trial.source, job.label) for job in jobs[:2]] == [("real_small", "ce"), ("generated", "ce")]
+    assert [job.label for job in jobs[2:]] == ["focal", "imp", "dimp"]
+
+
+def test_the_real_rows_are_trained_on_by_steps():
+    jobs = jobs_of([("real_small", ["ce", "focal"]), ("generated", ["ce"])], checkers={"quality_steps": 33})
+    assert {(job.trial.source, job.trial.training.steps) for job in jobs} == {("real_small", 33), ("generated", None)}
+
+
+def test_a_trial_that_serves_several_variants_appears_once():
+    sweep = {"checkers.quality_steps": [40, 80]}
+    jobs = jobs_of([("generated", ["ce", "dimp"])], sweep=sweep)
+    both, first, second = ("quality_steps=40", "quality_steps=80"), ("quality_steps=40",), ("quality_steps=80",)
+    assert Counter((job.trial.source, job.label, job.variants) for job in jobs) == {
+        ("generated", "ce", both): 1, ("real_small", "ce", first): 1, ("real_small", "ce", second): 1,
+        ("generated", "dimp", first): 1, ("generated", "dimp", second): 1,
+    }  # fmt: skip
+    by_id = {job.trial.id: job for job in jobs}
+    for job in jobs:
+        if job.label == "dimp":
+            assert f"quality_steps={by_id[job.trial.quality].trial.training.steps}" == job.variants[0]
+
+
+def test_a_source_that_the_benchmark_lacks():
+    with pytest.raises(UserError) as caught:
+        jobs_of([("noisy", ["ce"])])
+    assert str(caught.value) == (
+        "benchmark 'toy' has no split 'noisy', which the source 'noisy' needs; it has ['generated', 'real_small']"
+    )
+
+
+TRIAL = {
+    "task": {"name": "toy", "labels": ["no", "yes"], "digests": {"test": "t", "generated": "g"}},
+    "source": "generated",
+    "method": {"name": "focal", "settings": {"clip": None, "gamma": 2.0, "normalize": False}},
+    "seed": 0,
+    "fraction": 0.5,
+    "encoder": "somewhere/encoder",
+    "encoder_identity": "encoder@1",
+    "training": {},
+    "threads": 1,
+    "workers": 1,
+    "device": "cpu",
+    "quality": "a" * 16,
+    "diversity": "b" * 16,
+}
+OTHER = {
+    "epochs": 6, "steps": 7, "batch_size": 8, "accumulation": 2, "learning_rate": 5.1e-5, "warmup": 0.2,
+    "weight_decay": 0.02, "gradient_norm": 2.0, "max_length": 64, "precision": "bfloat16", "attention": "eager",
+    "evaluation_batch_size": 32,
+}  # fmt: skip
+
+
+def test_pinned_identity():
+    """If this fails, results in every ledger are out of reach: mean it, and raise RECIPE where numbers change."""
+    assert Trial.model_validate(TRIAL).id == "ef5c42661022dd1a"
+
+
+@pytest.mark.parametrize("setting", sorted(Training.model_fields))
+def test_every_training_setting_is_part_of_the_identity(setting):
+    changed = Trial.model_validate(TRIAL | {"training": {setting: OTHER[setting]}})
+    assert changed.id != Trial.model_validate(TRIAL).id
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("task", TRIAL["task"] | {"name": "other"}),
+        ("task", TRIAL["task"] | {"labels": ["yes", "no"]}),
+        ("task", TRIAL["task"] | {"digests": {"test": "t", "generated": "h"}}),
+        ("source", "noisy"),
+        ("method", {"name": "ce"}),
+        ("method", {"name": "focal", "settings": {"clip": None, "gamma": 1.0, "normalize": False}}),
+        ("method", {"name": "focal", "settings": {"clip": 3.0, "gamma": 2.0, "normalize": False}}),
+        ("seed", 1),
+        ("fraction", 1.0),
+        ("fraction", None),
+        ("encoder_identity", "encoder@2"),
+        ("threads", 2),
+        ("workers", 2),
+        ("device", "cuda"),
+        ("quality", "c" * 16),
+        ("diversity", None),
+        ("recipe", 2),
+    ],
+)
+def test_every_field_is_part_of_the_identity(field, value):
+    assert Trial.model_validate(TRIAL | {field: value}).id != Trial.model_validate(TRIAL).id
+
+
+def test_no_field_is_forgotten_here():
+    assert set(OTHER) == set(Training.model_fields)
+    assert {*TRIAL, "recipe"} == set(Trial.model_fields)
+
+
+def test_where_the_encoder_lies_is_no_part_of_the_identity():
+    assert Trial.model_validate(TRIAL | {"encoder": "elsewhere"}).id == Trial.model_validate(TRIAL).id
+
+
+def test_a_trial_survives_json():
+    trial = Trial.model_validate(TRIAL)
+    assert Trial.model_validate_json(trial.model_dump_json()).id == trial.id
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("ce", "ce"),
+        ({"name": "focal"}, "focal"),
+        ({"name": "focal", "gamma": 2}, "focal"),
+        ({"name": "focal", "gamma": 1}, "focal(gamma=1.0)"),
+        ({"name": "imp", "normalize": True, "clip": 5}, "imp(clip=5.0, normalize=True)"),
+    ],
+)
+def test_labels(given, text):
+    assert resolve(MethodChoice.model_validate(given)).label == text
+
+
+def test_label_of_settings_without_default():
+    assert label(MethodChoice(name="m", settings={"b": 1, "a": "x"}), {"b": 1}) == "m(a=x)"
+
+
+def test_describe():
+    trial = Trial.model_validate(TRIAL)
+    job = Job(trial=trial, label="focal", variants=("learning_rate=1e-05", "x"))
+    assert describe(job) == "toy · generated · focal · seed 0 · real 50% · learning_rate=1e-05"
+    whole = Job(trial=trial.model_copy(update={"fraction": 1.0}), label="ce", variants=("",))
+    assert describe(whole) == "toy · generated · ce · seed 0"
+
+
+def test_missing_work(experiment_file, tmp_path):
+    """A checker runs again where a trial to be run lacks its scores, and only there."""
+    from harness.training import run_trial
+
+    plan = make_plan(experiment_file(seeds=[0], grid=[{"source": "generated", "methods": ["focal", "imp"]}]))
+    store = fill(plan, tmp_path)
+    focal, imp = (find(plan, "generated", name).trial.id for name in ("focal", "imp"))
+    real, plain = find(plan, "generated", "imp").trial.checkers
+    every = {focal, imp, real, plain}
+
+    def todo(*finished):
+        found = [job.trial.id for job in missing(plan, set(finished), store)]
+        assert len(found) == len(set(found))
+        return set(found)
+
+    assert todo() == every
+    assert todo(*every) == set(), "nothing is run again, whether the scores are still there or not"
+    assert todo(focal, imp) == {real, plain}
+    assert todo(focal, real, plain) == {imp, real, plain}, "finished, but their scores are gone"
+    run_trial.run(plan.trials[real], store, lambda entry: None)
+    assert todo(focal, real, plain) == {imp, plain}
+    run_trial.run(plan.trials[plain], store, lambda entry: None)
+    assert todo(focal, real, plain) == {imp}
+    assert todo(real, plain) == {focal, imp}
+    order = [job.trial.id for job in missing(plan, set(), store)]
+    assert max(order.index(real), order.index(plain)) < order.index(imp)
+    from harness.store import Store
+
+    empty = Store(str(tmp_path / "empty"))
+    assert {job.trial.id for job in missing(plan, {focal, real, plain}, empty)} == {imp, real, plain}

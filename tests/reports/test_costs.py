@@ -1,0 +1,118 @@
+"""Both accounts, worked by hand: a quality checker Q (a row of the grid or not), a diversity checker D, users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.reports import costs
+from harness.reports.grid import requested
+
+from .conftest import Build
+
+
+def trial(name: str, train: float, score: float = 0.0, asked: bool = True, **more: Any) -> dict[str, Any]:
+    row = {
+        "trial": name,
+        "status": "finished",
+        "requested": asked,
+        "quality_checker": None,
+        "diversity_checker": None,
+        "seconds_load": 1.0,
+        "seconds_tokenise": 2.0,
+        "seconds_warm_up": 100.0,
+        "seconds_train": train,
+        "seconds_evaluate": 1000.0,
+        "seconds_score": score,
+    }
+    return row | more
+
+
+def grid(quality_is_asked_for: bool) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            trial("Q", 7.0, score=4.0, asked=quality_is_asked_for),
+            trial("D", 57.0, score=6.0),
+            trial("imp", 67.0, quality_checker="Q", diversity_checker="D"),
+            trial("dimp", 77.0, quality_checker="Q"),
+        ]
+    )
+
+
+def test_stand_alone_charges_every_checker_and_its_scoring() -> None:
+    cell_costs = costs.accounts(grid(quality_is_asked_for=False))
+    assert cell_costs.loc["D", "stand_alone"] == 60.0  # its own scoring is charged to those who read it
+    assert cell_costs.loc["imp", "stand_alone"] == 70.0 + (10.0 + 4.0) + (60.0 + 6.0)
+    assert cell_costs.loc["dimp", "stand_alone"] == 80.0 + (10.0 + 4.0)
+    assert cell_costs.loc["imp", "scoring"] == 10.0
+
+
+def test_marginal_shares_a_checker_that_is_no_row_of_the_grid() -> None:
+    cell_costs = costs.accounts(grid(quality_is_asked_for=False))
+    assert cell_costs.loc["imp", "marginal"] == 70.0 + (10.0 + 4.0) / 2 + 6.0
+    assert cell_costs.loc["dimp", "marginal"] == 80.0 + (10.0 + 4.0) / 2
+
+
+def test_marginal_charges_only_the_scoring_of_a_row_of_the_grid() -> None:
+    cell_costs = costs.accounts(grid(quality_is_asked_for=True))
+    assert cell_costs.loc["imp", "marginal"] == 70.0 + 4.0 / 2 + 6.0
+    assert cell_costs.loc["dimp", "marginal"] == 80.0 + 4.0 / 2
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_marginal_costs_add_up_to_the_grid(asked: bool) -> None:
+    trials = grid(asked)
+    cell_costs = costs.accounts(trials)
+    charged = trials[["seconds_load", "seconds_tokenise", "seconds_train", "seconds_score"]].to_numpy().sum()
+    assert cell_costs.loc[trials.loc[trials["requested"], "trial"], "marginal"].sum() == pytest.approx(charged)
+
+
+def test_marginal_costs_add_up_in_a_larger_grid(build: Build) -> None:
+    results = build(fractions=(0.1, 0.5), methods=("ce", "imp", "dimp", "filter"), sources=("generated",))
+    # every trial is somebody's checker or is asked for; a CE without users would write no scores
+    cell_costs = costs.accounts(results.trials)
+    asked = results.trials.loc[results.trials["requested"], "trial"]
+    phases = [costs.PREFIX + name for name in ("load", "tokenize", "train", "score")]
+    assert cell_costs.loc[asked, "marginal"].sum() == pytest.approx(results.trials[phases].to_numpy().sum())
+
+
+def test_a_trial_of_two_variants_is_paid_once() -> None:
+    trials = grid(True)
+    twice = pd.concat([trials, trials])
+    pd.testing.assert_frame_equal(costs.accounts(twice), costs.accounts(trials))
+    assert costs.total_seconds(twice) == costs.total_seconds(trials)
+
+
+def test_the_cost_of_an_unknown_checker_is_unknown() -> None:
+    trials = grid(True)
+    trials.loc[0, "status"] = "failed"
+    cell_costs = costs.accounts(trials)
+    assert np.isnan(cell_costs.loc["dimp", "stand_alone"])
+    assert np.isnan(cell_costs.loc["dimp", "marginal"])
+    assert cell_costs.loc["D", "stand_alone"] == 60.0
+
+
+def test_any_other_phase_is_charged_and_no_phase_is_none() -> None:
+    trials = grid(True).assign(seconds_meta_gradient=[np.nan, np.nan, np.nan, 5.0], seconds_never=np.nan)
+    assert costs.accounts(trials).loc["dimp", "own"] == 85.0
+    assert "never" not in costs.phases(trials)
+
+
+def test_ratio_is_against_ce_on_the_same_source(build: Build) -> None:
+    trials = build(methods=("ce", "dimp"), seeds=(0, 1)).trials
+    trials["seconds_train"] = np.where(trials["method"] == "dimp", 30.0, 10.0)
+    trials[["seconds_load", "seconds_tokenise"]] = 0.0
+    trials["seconds_score"] = 5.0
+    cell_costs = costs.with_costs(requested(trials), trials)
+    dimp = next(key for key in cell_costs if key.method == "dimp")
+    assert costs.ratio(cell_costs, dimp, "stand_alone") == pytest.approx((30 + 10 + 5) / 10)
+    assert np.isnan(costs.ratio({dimp: cell_costs[dimp]}, dimp, "stand_alone"))
+
+
+def test_nothing_finished_costs_nothing() -> None:
+    trials = grid(True).assign(status="missing")
+    assert costs.accounts(trials).empty
+    assert costs.total_seconds(trials) == 0.0
