@@ -2,37 +2,70 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
-from harness import __version__
-from harness.checkers import scores as checker_scores
-from harness.cli.progress import Progress
-from harness.cluster import tune
+from harness.checkers.scores import load_scores
+from harness.config.sources import SOURCES
+from harness.data.benchmarks import catalogue
+from harness.data.selection import select
 from harness.data.split import Split
+from harness.data.split_files import save_split
 from harness.errors import UserError
-from harness.ledger.mlflow_ledger import Ledger
+from harness.ledger.artifacts import (
+    PlannedTrial,
+    PlanRecord,
+    Predictions,
+    Scores,
+    Texts,
+    Weights,
+    best_epoch,
+    to_parquet,
+)
+from harness.ledger.entries import Entry, finished, open_reader
+from harness.ledger.legacy import describe_sources
 from harness.paths import Paths
-from harness.planning.plan import Plan, missing, work
+from harness.planning.estimate import work
+from harness.planning.plan import Plan, missing
 from harness.planning.trials import Job, describe
 from harness.store import Store
-from harness.training import run_trial
-from harness.training.timing import own_peak_memory_mb
 
-#: what stands for a prediction where a language model's answer named no label
-NO_PREDICTION = "(none)"
-VERSIONS = ("ray", "torch", "transformers", "datasets", "mlflow", "pandas", "numpy", "scikit-learn")
+if TYPE_CHECKING:  # a run with nothing to do loads none of these
+    import pandas as pd
+
+    from harness.ledger.mlflow_ledger import Ledger
+    from harness.training.trial_result import TrialResult
+
+
+class ProgressObserver(Protocol):
+    """Is told how a run goes; calls come one at a time. See ``harness.cluster.tune.Observer`` for those of a job."""
+
+    def begin(self, jobs: Sequence[Job], slots: int, work: Callable[[Job], float]) -> None:
+        """A run of these jobs begins, ``slots`` at a time."""
+
+    def started(self, job: Job) -> None:
+        """A job starts."""
+
+    def evaluated(self, job: Job, entry: Mapping[str, float]) -> None:
+        """An evaluation of a running job."""
+
+    def finished(self, job: Job, last: Mapping[str, float]) -> None:
+        """A job has its result; its last evaluation."""
+
+    def failed(self, job: Job, error: str) -> None:
+        """A job has failed."""
+
+    def died(self, job: Job) -> None:
+        """A job's process ended and is started again."""
+
+    def end(self) -> None:
+        """The run is over."""
 
 
 @dataclass(frozen=True)
@@ -50,64 +83,84 @@ class Summary:
     failed: dict[str, str]
 
 
-def execute(plan: Plan, places: Paths, address: str | None, command: str, console: Progress) -> Summary:
+def execute(plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver) -> Summary:
     """Runs what is missing of an experiment.
 
     Args:
         plan: the experiment.
-        places: store, ledger and local folder.
+        paths: store, ledger and local folder.
         address: of a Ray cluster; None for RAY_ADDRESS, or else this machine.
         command: how the run was started, for the record.
         console: shows progress.
 
     Raises:
-        UserError: another run of the same experiment is going on here, the cluster is too small, ...
+        UserError: another run of the same experiment is under way here, the cluster is too small, ...
     """
     name = plan.experiment.name
-    locks = places.home / "locks"
+    locks = paths.home / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / f"{name}.lock", timeout=0):
-            return _execute(plan, places, address, command, console)
+            return _execute(plan, paths, address, command, console)
     except Timeout:
-        raise UserError(f"another run of the experiment {name!r} is going on in {places.home}; wait for it") from None
+        raise UserError(f"another run of the experiment {name!r} is under way in {paths.home}; wait for it") from None
 
 
-def _execute(plan: Plan, places: Paths, address: str | None, command: str, console: Progress) -> Summary:
+def _execute(plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver) -> Summary:
     started = time.perf_counter()
-    store, ledger = Store(places.store), Ledger(places.tracking_uri, places.home)
+    store = Store(paths.store)
+    reader = open_reader(paths.tracking_uri, paths.home)
+    entries = reader.trials()
+    done = finished(entries)
+    todo = missing(plan, done, store)
+    files = plan_files(plan)
+    parent = reader.parents().get(plan.experiment.name)
+    unchanged = parent is not None and reader.artifact(parent, PlanRecord.FILE) == files[PlanRecord.FILE]
+    if not todo and unchanged and parent is not None and parent.status == "FINISHED":
+        return Summary(0, len(plan.jobs), {})
     for splits in plan.splits.values():
         for split in splits.values():
-            store.put_split(split)
-    already = ledger.finished()
-    todo = missing(plan, already, store)
-    ledger.open(plan.experiment.name, provenance(plan, command), _files(plan))
-    recorder = Recorder(plan, store, ledger, console, already)
+            save_split(split, store)
+
+    from harness.ledger.mlflow_ledger import Ledger
+    from harness.ledger.provenance import provenance
+
+    ledger = Ledger(paths.tracking_uri, paths.home)
+    ledger.open(plan.experiment.name, provenance(plan.experiment.description, command), files)
+    recorder = Recorder(plan, store, ledger, console, {id_: entries[id_] for id_ in done})
     status = "KILLED"
     try:
         if todo:
-            joined = tune.connect(address, places.home)
-            try:
-                tune.check_store(store, joined)
-                console.begin(todo, joined.slots(plan.experiment.resources), work(plan))
-                tune.run(todo, plan.experiment.resources, store, joined, recorder, places.home / "ray")
-            finally:
-                tune.disconnect()
-        lost = [job for job in todo if job.trial.id not in recorder.ended]
-        for job in lost:
-            recorder.failed(job, "the trial ended without a word; see the log of Ray")
+            _run(todo, plan, paths, store, address, recorder)
+        for job in (job for job in todo if job.trial.id not in recorder.ended):
+            recorder.failed(job, "the trial ended without reporting a result; see the log of Ray")
         status = "FAILED" if recorder.errors else "FINISHED"
     except BaseException:
         ledger.abandon("interrupted: the run was stopped")
         raise
     finally:
         console.end()
-        metrics = {"driver_peak_memory_mb": own_peak_memory_mb()}
+        metrics = {}
         if todo:
+            from harness.training.memory import own_peak_memory_mb
+
+            metrics["driver_peak_memory_mb"] = own_peak_memory_mb()
             metrics["wall_seconds"] = ledger.before("wall_seconds") + time.perf_counter() - started
         ledger.close(status, metrics)
     reused = len(plan.jobs) - len(todo)
     return Summary(recorder.done, reused, {describe(plan.trials[i]): text for i, text in recorder.errors.items()})
+
+
+def _run(todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder) -> None:
+    from harness.cluster import tune
+
+    cluster = tune.connect(address, paths.home)
+    try:
+        tune.check_store(store, cluster)
+        recorder.console.begin(todo, cluster.slots(plan.experiment.resources), work(plan))
+        tune.run(todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray")
+    finally:
+        tune.disconnect()
 
 
 class Recorder:
@@ -121,7 +174,9 @@ class Recorder:
         already: trials whose result is in the ledger; they run only to give scores again, and are not recorded twice.
     """
 
-    def __init__(self, plan: Plan, store: Store, ledger: Ledger, console: Progress, already: set[str]) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, ledger: Ledger, console: ProgressObserver, already: Mapping[str, Entry]
+    ) -> None:
         self.plan, self.store, self.ledger, self.console, self.already = plan, store, ledger, console, already
         self.errors: dict[str, str] = {}
         self.ended: set[str] = set()
@@ -142,7 +197,9 @@ class Recorder:
 
     def finished(self, job: Job) -> None:
         """Everything that belongs to the trial, then its end."""
-        result = run_trial.load_result(job.trial, self.store)
+        from harness.training.trial_result import load_result
+
+        result = load_result(job.trial, self.store)
         if result is None:
             return self.failed(job, f"the result is not in the store {self.store.root}: do the workers see it?")
         splits = self.plan.splits[job.trial.task.name]
@@ -151,7 +208,7 @@ class Recorder:
             frames = result_frames(job, result, splits) | scores
             self.ledger.finish(run, result.runtime, result.environment, result.history, frames)
         else:  # recorded before: only its scores are new
-            self.ledger.attach(job.trial.id, scores)
+            self.ledger.attach(self.already[job.trial.id].run, scores)
         self.done += 1
         self.ended.add(job.trial.id)
         self.console.finished(job, result.history[-1])
@@ -171,81 +228,77 @@ class Recorder:
         self.console.died(job)
 
 
-def result_frames(job: Job, result: run_trial.Result, splits: Mapping[str, Split]) -> dict[str, pd.DataFrame]:
-    """Test predictions (last and best epoch on validation) and per-example weights, for the ledger."""
-    trial = job.trial
-    labels = np.array(trial.task.labels)
-    test, best = splits["test"], best_epoch(result.history)
-    parts = []
-    for epoch in sorted({best, len(result.history)}):
-        log_probabilities = result.arrays["test"][epoch - 1]
-        columns = {f"p_{name}": np.exp(log_probabilities[:, k]) for k, name in enumerate(trial.task.labels)}
-        known = ~np.isnan(log_probabilities).any(axis=1)
-        predicted = np.where(known, labels[log_probabilities.argmax(axis=1)], NO_PREDICTION)
-        frame = {"id": test.ids, "epoch": epoch, "label": labels[test.labels], "prediction": predicted}
-        parts.append(pd.DataFrame(frame | columns))
-    predictions = {"predictions": pd.concat(parts, ignore_index=True)}
-    if "weights" not in result.arrays:
-        return predictions
-    rows = run_trial.training_rows(trial, trial.source, dict(splits))
-    weights = {f"weight_{k + 1}": result.arrays["weights"][k] for k in range(len(result.history))}
-    texts = {"text": rows.texts} | ({} if rows.pairs is None else {"pair": rows.pairs})
-    told = pd.DataFrame({"id": rows.ids, "label": labels[rows.labels]} | texts | weights)
-    return predictions | {"weights": told}
-
-
-def score_frames(job: Job, splits: Mapping[str, Split], store: Store) -> dict[str, pd.DataFrame]:
-    """What a checker says of the rows that it scored (log-probabilities), for the ledger."""
-    frames = {}
-    for source, digests in job.scores.items():
-        rows = run_trial.training_rows(job.trial, source, dict(splits))
-        said = checker_scores.load(job.trial.id, rows, store).log_probabilities
-        columns = {f"log_p_{name}": said[:, k] for k, name in enumerate(job.trial.task.labels)}
-        frames[checker_scores.artifact_name(source, digests)] = pd.DataFrame({"id": rows.ids} | columns)
+def result_frames(job: Job, result: TrialResult, splits: Mapping[str, Split]) -> dict[str, pd.DataFrame]:
+    """Test predictions (last and best epoch on validation) and per-example weights, by file name."""
+    trial, test = job.trial, splits["test"]
+    epochs = {best_epoch(result.history), len(result.history)}
+    log_probs = {epoch: result.arrays["test"][epoch - 1] for epoch in epochs}
+    frames = {Predictions.FILE: Predictions.to_frame(test.ids, trial.task.labels, test.labels, log_probs)}
+    if "weights" in result.arrays:
+        rows = select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed)
+        names = np.array(trial.task.labels)[rows.labels].tolist()
+        corruptions = getattr(rows, "corruptions", None)
+        frames[Weights.FILE] = Weights.to_frame(rows.ids, names, corruptions, result.arrays["weights"])
     return frames
 
 
-def best_epoch(history: list[dict[str, float]]) -> int:
-    """The evaluation with the best validation accuracy, the first of equals; from 1."""
-    return int(np.argmax([entry.get("validation_accuracy", 0.0) for entry in history])) + 1
+def score_frames(job: Job, splits: Mapping[str, Split], store: Store) -> dict[str, pd.DataFrame]:
+    """What a checker says of the rows that it scored (log-probabilities), by file name."""
+    frames = {}
+    for digests in job.scores.values():
+        rows = select(tuple(digests), splits, job.trial.fraction, job.trial.seed)
+        values = load_scores(job.trial.id, digests, store).log_probabilities
+        frames[Scores.file(job.trial.id, digests)] = Scores.to_frame(rows.ids, job.trial.task.labels, values)
+    return frames
 
 
-def provenance(plan: Plan, command: str) -> dict[str, str]:
-    """Command, commit, versions, machine: what a reader needs to repeat a run."""
-    commit, dirty = _commit()
-    return {
-        "command": command,
-        "commit": commit,
-        "dirty": str(dirty).lower(),
-        "description": plan.experiment.description,
-        "hardware": f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
-        "version.harness": __version__,
-        "version.python": platform.python_version(),
-        **{f"version.{name}": version(name) for name in VERSIONS},
+def plan_files(plan: Plan) -> dict[str, bytes]:
+    """The plan as the parent run keeps it: for reports, to run it again, and the texts of the training rows."""
+    experiment = resolved_experiment(plan)
+    settings = {key: value for key, value in experiment.items() if key != "benchmarks"}
+    trials = [
+        PlannedTrial(
+            trial=job.trial.id, benchmark=job.trial.task.name, source=job.trial.source, method=job.trial.method.name,
+            label=job.label, seed=job.trial.seed, fraction=job.trial.fraction, variants=list(job.variants),
+            requested=job.requested, quality_checker=job.trial.quality, diversity_checker=job.trial.diversity,
+            threads=job.trial.threads,
+        )
+        for job in plan.jobs
+    ]  # fmt: skip
+    benchmarks = {
+        name: {
+            "labels": list(plan.benchmarks[name].labels),
+            "splits": [_outline(split, plan.benchmarks[name].labels) for split in splits.values()],
+        }
+        for name, splits in plan.splits.items()
     }
+    record = PlanRecord(plan.experiment.name, settings, benchmarks, describe_sources(), trials)
+    text = yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True)
+    files = {PlanRecord.FILE: record.to_bytes(), "experiment.yaml": text.encode()}
+    trained = dict.fromkeys(name for row in plan.experiment.grid for name in SOURCES[row.source].splits)
+    for name, splits in plan.splits.items():
+        rows = select([split for split in trained if split in splits], splits, None, 0)
+        files[Texts.file(name)] = to_parquet(Texts.to_frame(rows.ids, rows.texts, rows.pairs))
+    return files
 
 
-def _files(plan: Plan) -> dict[str, bytes]:
+def resolved_experiment(plan: Plan) -> dict[str, Any]:
+    """The experiment with every setting, so that it repeats the run; catalogue benchmarks stay names."""
     experiment = plan.experiment.model_dump(mode="json")
-    experiment["benchmarks"] = [spec.model_dump(mode="json", exclude_none=True) for spec in plan.benchmarks.values()]
-    return {"experiment.yaml": yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True).encode()}
+    known = catalogue()
+    experiment["benchmarks"] = [
+        entry if isinstance(entry, str) and entry in known
+        else spec.model_dump(mode="json", exclude={"limits"}, exclude_none=True)
+        for entry, spec in zip(plan.experiment.benchmarks, plan.benchmarks.values(), strict=True)
+    ]  # fmt: skip
+    for row in experiment["grid"]:
+        row["methods"] = [{"name": method["name"], **method["settings"]} for method in row["methods"]]
+    return experiment
 
 
-def _commit() -> tuple[str, bool]:
-    folder = Path(__file__).parent
-    try:
-        inside = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "run.py"], capture_output=True, check=False
-        )
-        if inside.returncode:
-            return "", False
-        head = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return "", False
-    return head.stdout.strip(), bool(changed.stdout.strip())
+def _outline(split: Split, labels: Sequence[str]) -> dict[str, Any]:
+    counts = np.bincount(split.labels, minlength=len(labels)).tolist()
+    return {
+        "split": split.name, "rows": len(split), "digest": split.digest,
+        "counts": dict(zip(labels, counts, strict=True)),
+    }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Paths:
-    """Absolute places, so that a worker with another working directory finds the same.
+    """Absolute locations, the same for a worker with another working directory.
 
     Attributes:
         home: the local folder for caches, locks and, by default, everything else.
@@ -22,11 +22,11 @@ class Paths:
     tracking_uri: str
 
     @classmethod
-    def at(cls, home: Path, store: str | None) -> Paths:
-        """The places of a home folder; ``MLFLOW_TRACKING_URI``, where set, takes over for the ledger."""
+    def at(cls, home: Path, store: str | None = None, tracking_uri: str | None = None) -> Paths:
+        """The locations of a home folder; ``tracking_uri``, or else ``MLFLOW_TRACKING_URI``, names another ledger."""
         folder = home.expanduser().resolve()
         root = store or str(folder / "store")
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
         return cls(folder, root if "://" in root else str(Path(root).expanduser().resolve()), uri)
 
     @property

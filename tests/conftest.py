@@ -45,7 +45,7 @@ def experiment_file(
             ],
             "seeds": [0, 1],
             "training": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3},
-            "checkers": {"quality_steps": 12},
+            "stages": {"real_small": {"steps": 12}},
         }
         file = tmp_path_factory.mktemp("experiment") / "small.yaml"
         file.write_text(yaml.safe_dump(raw | changes), encoding="utf-8")

@@ -33,7 +33,7 @@ def _nothing_left() -> Iterator[None]:
 def file(experiment_file: Callable[..., Path]) -> Path:
     """Six trials of a second or so: long enough to be met while they run."""
     training = {"epochs": 25, "batch_size": 16, "learning_rate": 5e-3}
-    return experiment_file(grid=GRID, seeds=[0], training=training, checkers={"quality_steps": 60})
+    return experiment_file(grid=GRID, seeds=[0], training=training, stages={"real_small": {"steps": 60}})
 
 
 @pytest.fixture(scope="module")

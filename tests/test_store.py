@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.data.split import Split
+from harness.data.split_files import load_split, save_split
 from harness.store import Store, digest
 
 SPLIT = Split("test", ("a", "b"), ("ein Text", "другой"), None, np.array([1, 0]))
@@ -49,30 +50,30 @@ def test_objects_are_neither_written_to_be_run_nor_read(store):
 
 @pytest.mark.parametrize("split", [SPLIT, PAIRS])
 def test_splits(store, split):
-    store.put_split(split)
-    found = store.get_split(split.digest)
+    save_split(split, store)
+    found = load_split(split.digest, store)
     assert (found.name, found.ids, found.texts, found.pairs) == (split.name, split.ids, split.texts, split.pairs)
     assert found.labels.tolist() == split.labels.tolist()
 
 
 def test_a_split_that_is_not_there(store):
     with pytest.raises(RuntimeError) as caught:
-        store.get_split("0123456789abcdef")
+        load_split("0123456789abcdef", store)
     assert str(caught.value) == f"split 0123456789ab is not in the store {store.root}; run the experiment again"
 
 
 def test_a_damaged_split_is_refused(store):
-    store.put_split(SPLIT)
+    save_split(SPLIT, store)
     blob = store.get("splits", SPLIT.digest)
     store.put("splits", SPLIT.digest, labels=blob["labels"][::-1], text=blob["text"])
     with pytest.raises(RuntimeError, match="is damaged; delete it and run again"):
-        store.get_split(SPLIT.digest)
+        load_split(SPLIT.digest, store)
 
 
 def test_a_split_is_written_once(store, monkeypatch):
-    store.put_split(SPLIT)
+    save_split(SPLIT, store)
     monkeypatch.setattr(store, "put", lambda *_, **__: pytest.fail("written again"))
-    store.put_split(SPLIT)
+    save_split(SPLIT, store)
 
 
 def test_a_writer_that_fails_midway_leaves_nothing(tmp_path, monkeypatch):

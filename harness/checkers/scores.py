@@ -64,13 +64,13 @@ def scores_key(checker: str, digests: Mapping[str, str]) -> str:
     return digest("scores", checker, dict(digests))
 
 
-def save(scores: Scores, digests: Mapping[str, str], store: Store) -> None:
+def save_scores(scores: Scores, digests: Mapping[str, str], store: Store) -> None:
     """Keeps the scores of the rows of these splits."""
     ids = np.frombuffer("\n".join(scores.ids).encode(), np.uint8)
     store.put("scores", scores_key(scores.checker, digests), ids=ids, log_probabilities=scores.log_probabilities)
 
 
-def load(checker: str, digests: Mapping[str, str], store: Store) -> Scores:
+def load_scores(checker: str, digests: Mapping[str, str], store: Store) -> Scores:
     """The scores of a checker for the rows of these splits.
 
     Raises:

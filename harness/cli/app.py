@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -23,9 +22,15 @@ for _name, _value in {
 
 from harness.cli.data_check import check_data  # noqa: E402
 from harness.cli.generate import generate  # noqa: E402
-from harness.config.experiment import load  # noqa: E402 - the environment comes first
 from harness.errors import UserError  # noqa: E402
 from harness.paths import Paths  # noqa: E402
+
+if TYPE_CHECKING:
+    from harness.planning.plan import Plan
+from harness.config.experiment import load  # noqa: E402 - the environment comes first
+
+if TYPE_CHECKING:
+    from harness.planning.plan import Plan
 
 app = typer.Typer(
     help="Which loss should you fine-tune with when a language model wrote most of your training data?\n\n"
@@ -51,6 +56,12 @@ StoreUrl = Annotated[
     typer.Option("--store", envvar="HARNESS_STORE", help="Folder or URL (s3://...) for artifacts; default: in --home."),
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder in which reports are written.")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", help="The ledger: an MLflow server or database. Default: MLFLOW_TRACKING_URI, or in --home."
+    ),
+]
 HOME, RESULTS = Path(".harness"), Path("results")
 
 
@@ -74,41 +85,50 @@ def run(
 ) -> None:
     """Run what is missing of an experiment, then write its report."""
     from harness.cli import views
-    from harness.planning import plan as planning
 
-    places = Paths.at(home, store)
-    planned = planning.make(load(file, tuple(settings or ())), places.cache)
+    paths = Paths.at(home, store)
+    planned = _plan(file, settings, paths)
     if dry_run:
-        return views.plan(planned, places, out)
+        return views.plan(planned, paths, out)
     from harness.cli.progress import Progress
     from harness.driver import execute
 
-    summary = execute(planned, places, address, _command(), Progress(out))
-    views.farewell(summary, views.report(planned, places, results), _again("ui", home), out)
+    summary = execute(planned, paths, address, _command(), Progress(out))
+    page, written = views.report(planned.experiment.name, paths, results)
+    views.farewell(summary, page, written, _again("ui", home), out)
     if summary.failed:
         raise typer.Exit(1)
 
 
 @app.command()
-def plan(file: File, settings: Set = None, home: Home = HOME, store: StoreUrl = None) -> None:
+def plan(
+    file: File,
+    settings: Set = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Time a few training steps if no past trial tells how long it takes.")
+    ] = False,
+    home: Home = HOME,
+    store: StoreUrl = None,
+) -> None:
     """Show the trials of an experiment, what is done, what is shared, and about how long the rest takes."""
     from harness.cli import views
-    from harness.planning import plan as planning
 
-    places = Paths.at(home, store)
-    views.plan(planning.make(load(file, tuple(settings or ())), places.cache), places, out)
+    paths = Paths.at(home, store)
+    views.plan(_plan(file, settings, paths), paths, out, estimate)
 
 
 @app.command()
 def report(
-    file: File, settings: Set = None, home: Home = HOME, store: StoreUrl = None, results: Results = RESULTS
+    experiment: Annotated[str, typer.Argument(help="The name of an experiment, or its YAML file.")],
+    home: Home = HOME,
+    tracking_uri: TrackingUri = None,
+    results: Results = RESULTS,
 ) -> None:
-    """Write the report of an experiment from the ledger: tables, figures, one HTML page."""
+    """Write the report of an experiment from the ledger alone: tables, figures, one HTML page, experiment.yaml."""
     from harness.cli import views
-    from harness.planning import plan as planning
 
-    places = Paths.at(home, store)
-    page = views.report(planning.make(load(file, tuple(settings or ())), places.cache), places, results)
+    paths = Paths.at(home, None, tracking_uri)
+    page, _ = views.report(views.experiment_name(experiment), paths, results, again=True)
     out.print(f"Report: {page.resolve()}", soft_wrap=True)
 
 
@@ -117,26 +137,21 @@ def ui(
     home: Home = HOME, port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000
 ) -> None:
     """Open MLflow on the ledger, on this machine only (127.0.0.1)."""
-    uri = Paths.at(home, None).tracking_uri
-    if uri.startswith("http"):
-        out.print(f"The ledger is a server already: {uri}")
-        return
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(f"no ledger at {uri}; run an experiment first, or name its --home")
-    out.print(f"MLflow on {uri}: http://127.0.0.1:{port} (end with Ctrl-C)", soft_wrap=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    raise typer.Exit(subprocess.call([*command, "--port", str(port), "--workers", "1"]))
+    from harness.cli.ui import serve
+
+    raise typer.Exit(serve(Paths.at(home).tracking_uri, port, out))
 
 
 @app.command()
 def show(
     trial: Annotated[str, typer.Argument(help="A trial id, or its first digits.")],
     home: Home = HOME,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Show one trial: settings, results by epoch, runtime, error."""
     from harness.cli import views
 
-    views.trial(trial, Paths.at(home, None), out)
+    views.trial(trial, Paths.at(home, None, tracking_uri), out)
 
 
 @listing.command("methods")
@@ -148,11 +163,30 @@ def list_methods() -> None:
 
 
 @listing.command("benchmarks")
-def list_benchmarks(home: Home = HOME) -> None:
-    """The benchmarks: splits, rows, labels, license, origin."""
+def list_benchmarks(
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Read the data and count its rows, from the hub if need be.")
+    ] = False,
+    home: Home = HOME,
+) -> None:
+    """The benchmarks: labels, license, origin, and where the rows of each split come from."""
     from harness.cli import views
 
-    views.benchmarks(Paths.at(home, None), out)
+    views.benchmarks(Paths.at(home), rows, out)
+
+
+@listing.command("sources")
+def list_sources() -> None:
+    """The sources: what a trial can train on."""
+    from harness.cli import views
+
+    views.sources(out)
+
+
+def _plan(file: Path, settings: list[str] | None, paths: Paths) -> Plan:
+    from harness.planning.plan import make
+
+    return make(load(file, tuple(settings or ())), paths.cache)
 
 
 def main() -> None:

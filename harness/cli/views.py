@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,34 +13,32 @@ from rich.table import Table
 
 from harness.cli.progress import duration
 from harness.config.schema import FrozenModel
-from harness.data import benchmarks as catalogue
 from harness.errors import UserError, unknown
-from harness.ledger.mlflow_ledger import Entry, Ledger
-from harness.methods import methods as registry
+from harness.ledger.entries import Entry, finished, open_reader
 from harness.paths import Paths
-from harness.planning.plan import Plan, missing, work
-from harness.reports import page
-from harness.reports.load import load
+from harness.planning.estimate import past_rate, work
+from harness.planning.plan import Plan, missing
 from harness.store import Store
-from harness.training.speed import rows_per_second
 
 if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
     from harness.driver import Summary
 
 
-def plan(plan: Plan, places: Paths, out: Console) -> None:
-    """The trials by row of the grid, checkers shared, what is done, an estimate of the rest."""
-    store, ledger = Store(places.store), Ledger(places.tracking_uri, places.home)
-    entries = ledger.trials()
-    finished = {id_ for id_, entry in entries.items() if entry.status == "FINISHED"}
-    todo = {job.trial.id for job in missing(plan, finished, store)}
+def plan(plan: Plan, paths: Paths, out: Console, measure: bool = False) -> None:
+    """The trials by row of the grid, checkers shared, what is done, an estimate of the rest.
+
+    With ``measure`` a few training steps are timed where no past trial tells how long it takes.
+    """
+    store = Store(paths.store)
+    entries = open_reader(paths.tracking_uri, paths.home).trials()
+    todo = {job.trial.id for job in missing(plan, finished(entries), store)}
     out.print(_overview(plan, todo))
     for line in _checkers(plan):
         out.print(line)
     failed = [i for i in todo if (e := entries.get(i)) is not None and e.status == "FAILED"]
     if failed:
         out.print(f"{len(failed)} trials failed before and will be tried again.")
-    out.print(f"To run: {len(todo)} of {len(plan.jobs)} trials. {_estimate(plan, todo, entries, store)}")
+    out.print(f"To run: {len(todo)} of {len(plan.jobs)} trials. {_estimate(plan, todo, entries, store, measure)}")
 
 
 def _overview(plan: Plan, todo: set[str]) -> Table:
@@ -78,56 +75,53 @@ def _checkers(plan: Plan) -> list[str]:
     return [f"Checkers: {len(users)} trials are checkers of {served} others, {rows}."]
 
 
-def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: Store) -> str:
+def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: Store, measure: bool) -> str:
     if not todo:
         return "Nothing is left to do."
     jobs = [job for job in plan.jobs if job.trial.id in todo and job.trial.encoder]
     if not jobs:
         return "No estimate of time: what is left waits for a language model."
     trial = jobs[0].trial
-    same = {
-        "encoder": trial.encoder,
-        "threads": str(trial.threads),
-        "device": trial.device,
-        "benchmark": trial.task.name,
-    }
-    seen = [
-        entry.metrics["rows_per_second"]
-        for entry in entries.values()
-        if "rows_per_second" in entry.metrics and all(entry.tags.get(k) == v for k, v in same.items())
-    ]
-    if seen:
-        rate: float | None = sorted(seen)[len(seen) // 2]
-        basis = "from the speed of finished trials"
-    else:
-        source = plan.splits[trial.task.name].get("generated") or plan.splits[trial.task.name]["real_small"]
-        rate = rows_per_second(trial, source, store)
-        basis = "from a few training steps on this machine"
+    rate, basis = past_rate(trial, {i: (e.tags, e.metrics) for i, e in entries.items()}), "from finished trials"
+    if rate is None and not measure:
+        return "No finished trial tells how long that takes; `--estimate` times a few training steps."
+    if rate is None:
+        from harness.data.split_files import save_split
+        from harness.training.speed import rows_per_second
+
+        splits = plan.splits[trial.task.name]
+        for split in splits.values():
+            save_split(split, store)
+        source = splits[trial.stages[0].splits[0]]
+        rate, basis = rows_per_second(trial, source, store), "from a few training steps on this machine"
     if rate is None:
         return "No estimate of time: no trial has finished on such a device yet."
     total = sum(map(work(plan), jobs)) / (3.0 * rate)
     return f"About {duration(total)} of computing one trial at a time ({basis}), less by what runs side by side."
 
 
-def trial(prefix: str, places: Paths, out: Console) -> None:
+def trial(prefix: str, paths: Paths, out: Console) -> None:
     """One trial of the ledger.
 
     Raises:
         UserError: no trial, or several, begin with these digits.
     """
-    ledger = Ledger(places.tracking_uri, places.home)
-    entries = ledger.trials()
-    found = [id_ for id_ in entries if id_.startswith(prefix)]
-    if len(found) != 1:
-        if found:
-            raise UserError(f"{len(found)} trials begin with {prefix!r}: {', '.join(sorted(found)[:5])}")
+    reader = open_reader(paths.tracking_uri, paths.home)
+    entries = reader.trials()
+    matches = [id_ for id_ in entries if id_.startswith(prefix)]
+    if not matches:
         raise unknown("trial", prefix, entries)
-    entry = entries[found[0]]
-    out.print(f"[bold]{entry.tags.get('mlflow.runName', found[0])}[/bold]  {found[0]}  {entry.status.lower()}")
+    if len(matches) > 1:
+        raise UserError(f"{len(matches)} trials begin with {prefix!r}: {', '.join(sorted(matches)[:5])}")
+    entry = entries[matches[0]]
+    out.print(f"[bold]{entry.tags.get('mlflow.runName', matches[0])}[/bold]  {matches[0]}  {entry.status.lower()}")
     if entry.error:
-        whole = ledger.artifact(entry.run, "error.txt")
+        whole = reader.artifact(entry, "error.txt")
         out.print(whole.decode() if whole else entry.error, style="red", markup=False)
-    history = json.loads(ledger.artifact(entry.run, "history.json") or b"[]")
+    from harness.ledger.artifacts import History
+
+    content = reader.artifact(entry, History.FILE)
+    history = History.from_bytes(content).entries if content else []
     if history:
         table = Table("epoch", "train loss", "validation accuracy", "test accuracy", "test F1", "mean weight", "ESS")
         for point in history:
@@ -139,13 +133,15 @@ def trial(prefix: str, places: Paths, out: Console) -> None:
     }
     for key, value in runtime.items():
         out.print(f"  {key.replace('_', ' ')}: {value:.2f}")
-    settings = ledger.artifact(entry.run, "trial.json")
+    settings = reader.artifact(entry, "trial.json")
     if settings:
         out.print(settings.decode(), markup=False)
 
 
 def methods(out: Console) -> None:
     """The methods, what they need, their settings."""
+    from harness.methods import methods as registry
+
     table = Table("method", "weight", "needs", "settings", title="Methods")
     for name, kind in registry.entries.items():
         fields = kind.settings_type().model_fields
@@ -159,14 +155,22 @@ def methods(out: Console) -> None:
     out.print(table)
 
 
-def benchmarks(places: Paths, out: Console) -> None:
-    """The benchmarks of the catalogue, with the rows of those that can be read here."""
-    for name in catalogue.catalogue():
-        spec = catalogue.resolve(name)
+def benchmarks(paths: Paths, count: bool, out: Console) -> None:
+    """The benchmarks of the catalogue; with ``count`` their rows, where they can be read here."""
+    from harness.data.benchmarks import catalogue, outline, resolve, summary
+
+    for name in catalogue():
+        spec = resolve(name)
         out.print(f"[bold]{name}[/bold]  {escape(spec.description.strip())}", soft_wrap=True)
         out.print(f"  labels: {', '.join(spec.labels)}; license: {spec.license}; origin: {spec.origin}", soft_wrap=True)
+        if not count:
+            table = Table("split", "rows from", "digest")
+            for split, origin in outline(spec).items():
+                table.add_row(split, escape(origin), spec.digests.get(split, "")[:12])
+            out.print(table)
+            continue
         try:
-            rows = catalogue.summary(spec, places.cache)
+            rows = summary(spec, paths.cache)
         except UserError as error:
             out.print(f"  not readable here: {error}", style="yellow", markup=False, soft_wrap=True)
             continue
@@ -177,15 +181,46 @@ def benchmarks(places: Paths, out: Console) -> None:
         out.print(table)
 
 
-def report(plan: Plan, places: Paths, results: Path) -> Path:
-    """Writes the report; where its page is."""
-    ledger = Ledger(places.tracking_uri, places.home)
-    return page.write(load(plan, ledger), results / plan.experiment.name)
+def sources(out: Console) -> None:
+    """The sources, their stages, and whose rows a method weighs."""
+    from harness.config.sources import SOURCES
+
+    table = Table("source", "stages", "weighed rows", "what it is", title="Sources")
+    for source in SOURCES.values():
+        stages = ", then ".join(" + ".join(stage.splits) for stage in source.stages)
+        table.add_row(source.name, stages, " + ".join(source.weighed), source.title)
+    out.print(table)
 
 
-def farewell(summary: Summary, report: Path, ui: str, out: Console) -> None:
+def experiment_name(text: str) -> str:
+    """The name of an experiment given by name or by file."""
+    if not text.endswith((".yaml", ".yml")):
+        return text
+    from harness.config.schema import read_yaml
+
+    path = Path(text)
+    return str(read_yaml(path).get("name", path.stem))
+
+
+def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple[Path, bool]:
+    """Writes the report, unless it is there already and nothing has changed; its page, and whether it was written."""
+    from harness.reports.state import find_parent, report_key, state_key
+
+    reader = open_reader(paths.tracking_uri, paths.home)
+    folder = results / name
+    key = state_key(find_parent(name, reader), reader.trials())
+    if not again and report_key(folder) == key:
+        return folder / "report.html", False
+    from harness.reports import page
+    from harness.reports.load import load
+
+    return page.write(load(name, reader), folder), True
+
+
+def farewell(summary: Summary, report: Path, written: bool, ui: str, out: Console) -> None:
     """How the run went, and where to look."""
     out.print(f"{summary.finished} trials run, {summary.reused} done before, {len(summary.failed)} failed.")
     for name, error in summary.failed.items():
         out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
-    out.print(f"Report: {report.resolve()}  ·  MLflow: {ui}", soft_wrap=True, markup=False)
+    note = "" if written else " (unchanged)"
+    out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {ui}", soft_wrap=True, markup=False)

@@ -67,6 +67,28 @@ def resolve(entry: str | Benchmark) -> Benchmark:
     return parse(Benchmark, raw, str(path))
 
 
+def outline(benchmark: Benchmark) -> dict[str, str]:
+    """Where the rows of every split come from, in words; no data is read."""
+    out = {}
+    for name, entry in benchmark.splits.items():
+        if isinstance(entry, PoolSplit):
+            rows = f"{entry.rows} rows" if entry.rows else "the rest"
+            out[name] = f"{rows} of {_origin(benchmark.pools[entry.pool])}"
+        elif isinstance(entry, CorruptedSplit):
+            shares = {kind: getattr(entry, kind) for kind in ("flip", "swap", "unrelated", "duplicate")}
+            kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in shares.items() if share) or "confusion matrix"
+            out[name] = f"{entry.of} with {kinds}"
+        else:
+            out[name] = _origin(entry)
+    return out
+
+
+def _origin(source: DataSource) -> str:
+    if source.hub:
+        return f"hub {source.hub}" + (f", {source.config}" if source.config else "") + f", {source.split}"
+    return f"package {source.package}" if source.package else f"file {Path(source.file or '').name}"
+
+
 def load(benchmark: Benchmark, names: Iterable[str], cache: Path | None = None) -> dict[str, Split]:
     """The named splits, ready for use.
 

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,10 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.errors import UserError
+from harness.ledger.artifacts import History, to_parquet
+from harness.ledger.entries import EXPERIMENT, KIND, TRIAL, Entry, counting, local_artifact
 from harness.planning.trials import Job, describe
 
-KIND, TRIAL, EXPERIMENT = "harness.kind", "harness.trial", "harness.experiment"
 PARENT = "mlflow.parentRunId"
 PAGE = 1000
 #: opens the experiment among trained models in MLflow's pages, not among language-model applications
@@ -38,31 +38,11 @@ SHOWN = {
     "commit": "mlflow.source.git.commit",
 }
 
-# What MLflow says of its own doings (tables made, a bar for every artifact read) is not for the user's console.
+# What MLflow prints of its own work (a bar for every artifact, a link for every run) would fill the console.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A run of a trial as the ledger has it.
-
-    Attributes:
-        run: the MLflow run id.
-        status: ``FINISHED``, ``FAILED``, ``KILLED`` or ``RUNNING``.
-        started: milliseconds since the epoch.
-        error: why it failed.
-        tags: all tags.
-        metrics: the last value of each metric.
-    """
-
-    run: str
-    status: str
-    started: int
-    error: str
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
 
 
 class Ledger:
@@ -83,6 +63,7 @@ class Ledger:
                 "folder of runs, see `mlflow migrate-filestore`."
             )
         self.uri = uri
+        self._home = home.resolve()
         self._artifacts = None if uri.startswith("http") else (home.resolve() / "artifacts").as_uri()
         if uri.startswith("sqlite:"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -99,27 +80,20 @@ class Ledger:
 
     def trials(self) -> dict[str, Entry]:
         """The entry that counts for every trial id: the finished one if there is one, else the newest."""
-        found: dict[str, Entry] = {}
-        for run in self._search(f"tags.`{KIND}` = 'trial'"):
-            entry = _entry(run)
-            known = found.get(entry.tags[TRIAL])
-            if known is None or _rank(entry) > _rank(known):
-                found[entry.tags[TRIAL]] = entry
-        return found
+        return counting(_entry(run) for run in self._search(f"tags.`{KIND}` = 'trial'"))
 
-    def finished(self) -> set[str]:
-        """The ids of all finished trials."""
-        return {id_ for id_, entry in self.trials().items() if entry.status == "FINISHED"}
+    def parents(self) -> dict[str, Entry]:
+        """The parent run of every experiment, by its name."""
+        runs = map(_entry, self._search(f"tags.`{KIND}` = 'experiment'"))
+        return {entry.tags[EXPERIMENT]: entry for entry in reversed(list(runs))}
 
-    def parent(self, experiment: str) -> Entry | None:
-        """The parent run of an experiment."""
-        runs = self._search(f"tags.`{KIND}` = 'experiment' and tags.`{EXPERIMENT}` = '{experiment}'")
-        return _entry(runs[0]) if runs else None
-
-    def artifact(self, run: str, path: str) -> bytes | None:
+    def artifact(self, entry: Entry, path: str) -> bytes | None:
         """The content of an artifact, or None where there is none."""
+        place = local_artifact(entry.artifacts, path, self._home)
+        if place:
+            return place.read_bytes()
         with tempfile.TemporaryDirectory() as folder, suppress(MlflowException, OSError):
-            return Path(self._client.download_artifacts(run, path, folder)).read_bytes()
+            return Path(self._client.download_artifacts(entry.run, path, folder)).read_bytes()
         return None
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -158,7 +132,11 @@ class Ledger:
         }  # fmt: skip
         run = self._client.create_run(self._parent.info.experiment_id, tags=tags, run_name=describe(job))
         id_: str = run.info.run_id
-        params = [Param(_key(key), str(value)[:6000]) for key, value in _flat(trial.model_dump(mode="json")).items()]
+        settings = trial.model_dump(mode="json", exclude={"stages"}) | {
+            "training": trial.training.model_dump(mode="json")
+        }
+        settings |= {"stages": ["+".join(stage.splits) for stage in trial.stages]}
+        params = [Param(_key(key), str(value)[:6000]) for key, value in _flat(settings).items()]
         self._client.log_batch(id_, params=params)
         data = [
             DatasetInput(Dataset(f"{trial.task.name}/{split}", digest[:36], "harness", json.dumps({"sha256": digest})))
@@ -179,14 +157,13 @@ class Ledger:
         """Marks a trial as finished, after everything that belongs to it has been written."""
         self._metrics(run, runtime, int(history[-1]["epoch"]))
         self._client.log_batch(run, tags=[RunTag(f"env.{key}", value) for key, value in environment.items()])
-        self._upload(run, {"history.json": json.dumps(list(history)).encode(), **_parquet(frames)})
+        self._upload(run, {History.FILE: History(list(map(dict, history))).to_bytes(), **_parquet(frames)})
         self._client.set_terminated(run, "FINISHED")
 
-    def attach(self, trial: str, frames: Mapping[str, pd.DataFrame]) -> None:
-        """More tables for a trial that is finished already."""
-        entry = self.trials().get(trial) if frames else None
-        if entry is not None:
-            self._upload(entry.run, _parquet(frames))
+    def attach(self, run: str, frames: Mapping[str, pd.DataFrame]) -> None:
+        """More tables, by file name, for a trial that is finished already."""
+        if frames:
+            self._upload(run, _parquet(frames))
 
     def fail(self, run: str, error: str) -> None:
         """Marks a trial as failed, with its error (the whole text as an artifact)."""
@@ -253,7 +230,7 @@ class Ledger:
 
 
 def _parquet(frames: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
-    return {f"{name}.parquet": frame.to_parquet(index=False) for name, frame in frames.items()}
+    return {name: to_parquet(frame) for name, frame in frames.items()}
 
 
 def _hidden(text: str) -> str:
@@ -262,19 +239,15 @@ def _hidden(text: str) -> str:
 
 
 def _entry(run: Run) -> Entry:
-    tags = dict(run.data.tags)
     return Entry(
-        run.info.run_id, run.info.status, run.info.start_time or 0, tags.get("error", ""), tags, dict(run.data.metrics)
-    )
+        run.info.run_id, run.info.status, run.info.start_time or 0, dict(run.data.tags), dict(run.data.metrics),
+        run.info.artifact_uri or "", run.info.experiment_id,
+    )  # fmt: skip
 
 
 def _key(name: str) -> str:
     """A name that MLflow takes for a parameter: what stands in it may come from the user's labels."""
     return re.sub(r"[^\w.\- /]", "_", name)[:250]
-
-
-def _rank(entry: Entry) -> tuple[bool, int]:
-    return entry.status == "FINISHED", entry.started
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -54,6 +54,8 @@ def write(results: Results, folder: Path) -> Path:
     _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / "trials.csv")
     asked = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
     _write_csv(order, [*IDENTITY, *times, *MACHINE, *asked], folder / "runtime.csv")
+    if results.meta.get("experiment"):
+        (folder / "experiment.yaml").write_text(results.meta["experiment"], encoding="utf-8", newline="\n")
     context = _context(results, sections)
     for name in ("report.md", "report.html"):
         page = _environment().get_template(f"{name}.j2").render(context)
@@ -91,6 +93,7 @@ def _context(results: Results, sections: list[Section]) -> dict[str, Any]:
     asked = once[once["requested"].astype(bool)]
     counts = once["status"].value_counts().sort_index()
     return {
+        "key": meta.get("key", ""),
         "name": meta.get("name", "experiment"),
         "description": meta.get("description", ""),
         "readings": read(results),

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-import transformers
 
-from harness.checkers import scores as checker_scores
-from harness.checkers.scores import scores_exist
+from harness.checkers.scores import Scores, load_scores, save_scores, scores_exist
 from harness.config.sources import SOURCES
 from harness.data.selection import select
 from harness.data.split import IntArray, Split
@@ -21,36 +16,20 @@ from harness.data.tokens import Tokens, tokenize
 from harness.errors import TrialError, UserError
 from harness.methods import AnyMethod, AnyPredictor, Assignment, Predictor, SourceInfo, make_method
 from harness.planning.trials import Job, Trial
-from harness.store import Arrays, Store
+from harness.store import Store
 from harness.training.classifier import load_classifier, load_tokenizer
 from harness.training.evaluation import FloatArray, label_metrics, predict
 from harness.training.inner_training import InnerTrainingRun
 from harness.training.loop import Inputs, Loop, Report
+from harness.training.memory import peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.process_group import ProcessGroup
-from harness.training.timing import PhaseTimer, peak_memory_mb, release_memory, reset_peak_memory
+from harness.training.timing import PhaseTimer
+from harness.training.trial_result import TrialResult, environment, load_result, save_result
 
 EVALUATED = ("validation", "test")
 
 
-@dataclass(frozen=True)
-class Result:
-    """What is kept of a finished trial.
-
-    Attributes:
-        history: metrics of every evaluation.
-        runtime: seconds by phase, peak memory in MB, rows per second of training.
-        environment: device, threads, versions.
-        arrays: ``test`` and ``validation`` log-probabilities [evaluations, rows, C]; ``weights`` [evaluations, n].
-            Without training ``test`` alone, NaN in the rows without a prediction.
-    """
-
-    history: list[dict[str, float]]
-    runtime: dict[str, float]
-    environment: dict[str, str]
-    arrays: Arrays
-
-
-def run(job: Job, store: Store, report: Report) -> Result:
+def run(job: Job, store: Store, report: Report) -> TrialResult:
     """Runs a trial, or hands out its stored result.
 
     Every worker of a group calls this, and each calls ``report``; the first one writes.
@@ -80,7 +59,7 @@ def run(job: Job, store: Store, report: Report) -> Result:
     return result
 
 
-def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, workers: ProcessGroup) -> Result:
+def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, workers: ProcessGroup) -> TrialResult:
     """The test rows classified without training."""
     phases = PhaseTimer(workers.device)
     with phases.phase("load"):
@@ -102,7 +81,7 @@ def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, w
     runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()} | found.costs
     runtime |= peak_memory_mb(workers.device)
     said = np.where(found.labels[:, None] < 0, np.nan, one_hot(found.labels, len(task.labels)))
-    return Result([entry], runtime, environment(workers), {"test": said.astype(np.float32)[None]})
+    return TrialResult([entry], runtime, environment(workers), {"test": said.astype(np.float32)[None]})
 
 
 def one_hot(labels: IntArray, classes: int) -> FloatArray:
@@ -111,7 +90,7 @@ def one_hot(labels: IntArray, classes: int) -> FloatArray:
     return out
 
 
-def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: ProcessGroup) -> Result:
+def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: ProcessGroup) -> TrialResult:
     trial = job.trial
     phases = PhaseTimer(workers.device)
     with phases.phase("load"):
@@ -144,11 +123,11 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: P
             size, precision = trial.training.evaluation_batch_size, trial.training.precision
             found = predict(model, tokens_of(trial, rows, store), len(trial.task.labels), size, precision, workers)
             if workers.first:
-                checker_scores.save(checker_scores.Scores(trial.id, rows.ids, found), digests, store)
+                save_scores(Scores(trial.id, rows.ids, found), digests, store)
     runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()}
     runtime |= {"rows_per_second": outcome.rows_trained / phases.seconds["train"]} | peak_memory_mb(workers.device)
     arrays = {name: np.stack(values) for name, values in outcome.predictions.items()}
-    return Result(outcome.history, runtime, environment(workers), arrays | {"weights": np.stack(outcome.weights)})
+    return TrialResult(outcome.history, runtime, environment(workers), arrays | {"weights": np.stack(outcome.weights)})
 
 
 def training_rows(trial: Trial, splits: dict[str, Split]) -> Split:
@@ -163,47 +142,11 @@ def tokens_of(trial: Trial, split: Split, store: Store) -> Tokens:
     )
 
 
-def save_result(trial: Trial, result: Result, store: Store) -> None:
-    """Keeps a result under the trial's id."""
-    text = json.dumps([result.history, result.runtime, result.environment])
-    store.put("trials", trial.id, text=np.frombuffer(text.encode(), np.uint8), **result.arrays)
-
-
-def load_result(trial: Trial, store: Store) -> Result | None:
-    """The kept result of a trial, or None."""
-    blob = store.get("trials", trial.id)
-    if blob is None:
-        return None
-    history, runtime, found = json.loads(blob.pop("text").tobytes().decode())
-    return Result(history, runtime, found, blob)
-
-
-def environment(workers: ProcessGroup) -> dict[str, str]:
-    """What the bits and the runtime of a trial depend on besides its settings."""
-    cuda = workers.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(workers.device) if cuda else _processor(),
-        "workers": str(workers.size),
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def _scores(trial: Trial, checker: str | None, source: Split, store: Store) -> FloatArray | None:
     if checker is None:
         return None
     digests = {name: trial.task.digests[name] for name in SOURCES[trial.source].weighed}
-    return checker_scores.load(checker, digests, store).aligned(source)
+    return load_scores(checker, digests, store).aligned(source)
 
 
 def _reset(trial: Trial, workers: ProcessGroup) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.config.experiment import load
+from harness.data.split_files import save_split
 from harness.planning.plan import make
 from harness.planning.trials import Job
 from harness.store import Store
-from harness.training.run_trial import Result, load_result
+from harness.training.trial_result import TrialResult, load_result
 
 
 class Listener:
@@ -44,11 +45,11 @@ def jobs_of(file: Path, store: Store, *overrides: str) -> list[Job]:
     plan = make(load(file, overrides), None)
     for splits in plan.splits.values():
         for split in splits.values():
-            store.put_split(split)
+            save_split(split, store)
     return plan.jobs
 
 
-def result_of(job: Job, store: Store) -> Result:
+def result_of(job: Job, store: Store) -> TrialResult:
     """The stored result of a job; it must be there."""
     result = load_result(job.trial, store)
     assert result is not None, f"{job.label} left no result in {store.root}"

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from harness.cluster import tune
 from harness.config.experiment import Resources
+from harness.data.split_files import load_split, save_split
 from harness.planning.trials import Job
 from harness.store import Store
 from harness.training import run_trial
@@ -111,7 +112,7 @@ def test_a_worker_group_through_ray(
     job = jobs["one row left"][1][1]
     store, listener = Store(str(tmp_path / "store")), Listener()
     for digest in job.trial.task.digests.values():
-        store.put_split(direct.get_split(digest))
+        save_split(load_split(digest, direct), store)
     tune.run([job], Resources(workers=2), store, cluster, listener, tmp_path / "scratch")
     assert listener.errors == {}
     found, expected = result_of(job, store), result_of(job, direct)

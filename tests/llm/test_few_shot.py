@@ -13,6 +13,7 @@ import pytest
 
 from harness.config.experiment import MethodChoice, load
 from harness.config.schema import parse
+from harness.data.split_files import save_split
 from harness.errors import TrialError, UserError
 from harness.methods import Step, methods
 from harness.planning.plan import Plan, make, resolve
@@ -91,7 +92,7 @@ def test_no_answer_is_paid_for_twice(experiment_file: Callable[..., Path], serve
     plan, job = planned(file())
     store = Store(str(tmp_path / "store"))
     for split in plan.splits["tiny"].values():
-        store.put_split(split)
+        save_split(split, store)
     first = run_trial.run(job, store, lambda entry: None)
     calls = len(server.bodies)
     assert calls == first.runtime["llm_calls"] > 0
@@ -135,7 +136,7 @@ def test_a_missing_key_is_an_error_that_says_what_to_do(experiment_file: Callabl
     plan, job = planned(experiment_file(grid=[{"source": "real_small", "methods": [method]}], seeds=[0]))
     store = Store(str(tmp_path / "store"))
     for split in plan.splits["tiny"].values():
-        store.put_split(split)
+        save_split(split, store)
     with pytest.raises(TrialError, match="NO_SUCH_KEY_HERE"):
         run_trial.run(job, store, lambda entry: None)
 

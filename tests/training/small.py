@@ -10,6 +10,7 @@ import torch
 
 from harness.config.experiment import Training, load
 from harness.data.split import IntArray, Split
+from harness.data.split_files import save_split
 from harness.data.tokens import Tokens, tokenize
 from harness.planning import plan as planning
 from harness.planning.plan import Plan
@@ -33,7 +34,7 @@ def fill(plan: Plan, folder: Path) -> Store:
     store = Store(str(folder))
     for splits in plan.splits.values():
         for split in splits.values():
-            store.put_split(split)
+            save_split(split, store)
     return store
 
 

@@ -11,11 +11,11 @@ from harness.data.batches import training_batches
 from harness.errors import TrialError
 from harness.methods import Method, MethodSettings
 from harness.planning.plan import missing
-from harness.training import run_trial
+from harness.training import run_trial, trial_result
 from tests.training.small import fill, find, log_scores
 
 
-def assert_same_bits(first: run_trial.Result, second: run_trial.Result) -> None:
+def assert_same_bits(first: trial_result.TrialResult, second: trial_result.TrialResult) -> None:
     assert first.history == second.history
     assert first.arrays.keys() == second.arrays.keys() == {"test", "validation", "weights"}
     for name, values in first.arrays.items():
@@ -92,7 +92,7 @@ def test_a_missing_score_is_an_error(small_plan, tmp_path):
     assert str(caught.value) == (
         f"checker {job.trial.quality} has not scored generated; its scores are missing from the store"
     )
-    assert run_trial.load_result(job.trial, fill(small_plan, tmp_path)) is None
+    assert trial_result.load_result(job.trial, fill(small_plan, tmp_path)) is None
 
 
 def test_scores_in_another_order_are_put_right(small_plan, alone, tmp_path):

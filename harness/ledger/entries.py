@@ -1,0 +1,165 @@
+"""Reading the ledger: the runs of trials and experiments, and their artifacts.
+
+A ledger in a local SQLite file is read directly, without loading MLflow, so that planning and reports start at once.
+Any other is read through MLflow.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from harness.errors import UserError
+
+KIND, TRIAL, EXPERIMENT = "harness.kind", "harness.trial", "harness.experiment"
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run in the ledger.
+
+    Attributes:
+        run: the MLflow run id.
+        status: ``FINISHED``, ``FAILED``, ``KILLED`` or ``RUNNING``.
+        started: milliseconds since the epoch.
+        tags: all tags.
+        metrics: the last value of each metric.
+        artifacts: URI of its artifacts.
+        experiment: id of its MLflow experiment.
+    """
+
+    run: str
+    status: str
+    started: int
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    artifacts: str = ""
+    experiment: str = ""
+
+    @property
+    def error(self) -> str:
+        """Why it failed."""
+        return self.tags.get("error", "")
+
+
+class Reader(Protocol):
+    """What reports and plans ask of a ledger."""
+
+    @property
+    def uri(self) -> str:
+        """Where it is."""
+
+    def trials(self) -> dict[str, Entry]:
+        """The entry that counts for every trial id: the finished one if there is one, else the newest."""
+
+    def parents(self) -> dict[str, Entry]:
+        """The parent run of every experiment, by its name."""
+
+    def artifact(self, entry: Entry, path: str) -> bytes | None:
+        """The content of an artifact, or None where there is none."""
+
+
+def counting(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Of all entries of trials, the one that counts for each: the finished one if there is one, else the newest."""
+    best: dict[str, Entry] = {}
+    for entry in entries:
+        id_ = entry.tags[TRIAL]
+        if id_ not in best or _rank(entry) > _rank(best[id_]):
+            best[id_] = entry
+    return best
+
+
+def finished(entries: Mapping[str, Entry]) -> set[str]:
+    """The ids of all finished trials."""
+    return {id_ for id_, entry in entries.items() if entry.status == "FINISHED"}
+
+
+def local_artifact(artifacts: str, path: str, folder: Path) -> Path | None:
+    """Where a local artifact is, or None.
+
+    Args:
+        artifacts: a run's artifact URI.
+        path: of the artifact inside it.
+        folder: of the ledger. A ledger that was copied has its artifacts in ``artifacts`` beside it, whatever the
+            recorded location says.
+    """
+    parts = urlsplit(artifacts)
+    if parts.scheme not in ("file", ""):
+        return None
+    recorded = Path(unquote(parts.path))
+    if (recorded / path).is_file():
+        return recorded / path
+    moved = folder.joinpath("artifacts", *recorded.parts[-3:], path)
+    return moved if moved.is_file() else None
+
+
+class SqliteReader:
+    """A ledger in a local SQLite file, read only.
+
+    Args:
+        uri: ``sqlite:///`` and the absolute path of the file.
+
+    Raises:
+        UserError: the file is not an MLflow database.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._file = Path(uri.removeprefix(SQLITE))
+
+    def trials(self) -> dict[str, Entry]:
+        """See ``Reader``."""
+        return counting(entry for entry in self._entries("trial") if TRIAL in entry.tags)
+
+    def parents(self) -> dict[str, Entry]:
+        """See ``Reader``."""
+        return {entry.tags[EXPERIMENT]: entry for entry in reversed(self._entries("experiment"))}
+
+    def artifact(self, entry: Entry, path: str) -> bytes | None:
+        """See ``Reader``."""
+        place = local_artifact(entry.artifacts, path, self._file.parent)
+        return place.read_bytes() if place else None
+
+    def _entries(self, kind: str) -> list[Entry]:
+        """All runs of a kind, oldest first."""
+        if not self._file.exists():
+            return []
+        wanted = "SELECT run_uuid FROM tags WHERE key = ? AND value = ?"
+        runs = (
+            f"SELECT run_uuid, status, start_time, artifact_uri, experiment_id FROM runs WHERE run_uuid IN ({wanted}) "
+            "AND lifecycle_stage = 'active' ORDER BY start_time"
+        )
+        tags: dict[str, dict[str, str]] = {}
+        metrics: dict[str, dict[str, float]] = {}
+        try:
+            with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, timeout=20.0)) as connection:
+                rows = connection.execute(runs, (KIND, kind)).fetchall()
+                for table, column, values in (("tags", "value", tags), ("latest_metrics", "value", metrics)):
+                    query = f"SELECT run_uuid, key, {column} FROM {table} WHERE run_uuid IN ({wanted})"
+                    for run, key, value in connection.execute(query, (KIND, kind)):
+                        values.setdefault(run, {})[key] = value
+        except sqlite3.Error as error:
+            raise UserError(f"the ledger {self.uri} cannot be read: {error}") from None
+        return [
+            Entry(run, status, started or 0, tags.get(run, {}), metrics.get(run, {}), artifacts or "", str(experiment))
+            for run, status, started, artifacts, experiment in rows
+        ]
+
+
+def open_reader(uri: str, home: Path) -> Reader:
+    """The reader of a ledger: directly for a local SQLite file, else through MLflow."""
+    if uri.startswith(SQLITE):
+        return SqliteReader(uri)
+    from harness.ledger.mlflow_ledger import Ledger
+
+    return Ledger(uri, home)
+
+
+def _rank(entry: Entry) -> tuple[bool, int]:
+    return entry.status == "FINISHED", entry.started

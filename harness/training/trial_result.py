@@ -1,0 +1,73 @@
+"""What is kept of a finished trial, and where."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.planning.trials import Trial
+from harness.store import Arrays, Store
+
+if TYPE_CHECKING:  # reading a result loads no torch
+    from harness.training.process_group import ProcessGroup
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What is kept of a finished trial.
+
+    Attributes:
+        history: metrics of every evaluation.
+        runtime: seconds by phase, peak memory in MB, rows per second of training.
+        environment: device, threads, versions.
+        arrays: ``test`` and ``validation`` log-probabilities [evaluations, rows, C]; ``weights`` [evaluations, n].
+            Without training ``test`` alone, NaN in the rows without a prediction.
+    """
+
+    history: list[dict[str, float]]
+    runtime: dict[str, float]
+    environment: dict[str, str]
+    arrays: Arrays
+
+
+def save_result(trial: Trial, result: TrialResult, store: Store) -> None:
+    """Keeps a result under the trial's id."""
+    text = json.dumps([result.history, result.runtime, result.environment])
+    store.put("trials", trial.id, text=np.frombuffer(text.encode(), np.uint8), **result.arrays)
+
+
+def load_result(trial: Trial, store: Store) -> TrialResult | None:
+    """The kept result of a trial, or None."""
+    blob = store.get("trials", trial.id)
+    if blob is None:
+        return None
+    history, runtime, found = json.loads(blob.pop("text").tobytes().decode())
+    return TrialResult(history, runtime, found, blob)
+
+
+def environment(workers: ProcessGroup) -> dict[str, str]:
+    """What the bits and the runtime of a trial depend on besides its settings."""
+    import torch
+    import transformers
+
+    cuda = workers.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(workers.device) if cuda else _processor(),
+        "workers": str(workers.size),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
