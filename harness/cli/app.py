@@ -20,14 +20,10 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-from harness.cli.data_check import check_data  # noqa: E402
+from harness.cli.data_check import check_data  # noqa: E402 - the environment comes first
 from harness.cli.generate import generate  # noqa: E402
 from harness.errors import UserError  # noqa: E402
 from harness.paths import Paths  # noqa: E402
-
-if TYPE_CHECKING:
-    from harness.planning.plan import Plan
-from harness.config.experiment import load  # noqa: E402 - the environment comes first
 
 if TYPE_CHECKING:
     from harness.planning.plan import Plan
@@ -184,6 +180,7 @@ def list_sources() -> None:
 
 
 def _plan(file: Path, settings: list[str] | None, paths: Paths) -> Plan:
+    from harness.config.experiment import load
     from harness.planning.plan import make
 
     return make(load(file, tuple(settings or ())), paths.cache)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from harness.data.benchmarks import resolve
-from harness.data.check import Check, check
+if TYPE_CHECKING:  # `harness --help` reads no data
+    from harness.data.check import Check
 
 
 def check_data(
@@ -21,6 +21,9 @@ def check_data(
     home: Annotated[Path, typer.Option("--home", envvar="HARNESS_HOME", help="Folder for caches.")] = Path(".harness"),
 ) -> None:
     """Check a benchmark's data without training: sizes, variety, duplicates, distance from real text."""
+    from harness.data.benchmarks import resolve
+    from harness.data.check import check
+
     found = check(resolve(benchmark), home.expanduser().resolve() / "benchmarks")
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))

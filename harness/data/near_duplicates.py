@@ -11,12 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from harness.data.split import IntArray
+
+if TYPE_CHECKING:  # imported where it is used: planning starts without it
+    from scipy.sparse import csr_matrix
 
 _BLOCK = 4096
 _URL = re.compile(r"(?:https?://|www\.)\S*")
@@ -48,6 +50,9 @@ def groups(texts: Sequence[str], threshold: float) -> IntArray:
     Returns:
         int64 [n], group numbers from 0.
     """
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
     inverse, left, right = _similar(texts, threshold)
     size = int(inverse.max(initial=-1)) + 1
     graph = sparse.coo_matrix((np.ones(len(left), dtype=bool), (left, right)), shape=(size, size))
@@ -87,7 +92,7 @@ def _similar(texts: Sequence[str], threshold: float) -> tuple[IntArray, IntArray
     return inverse, left[similar], right[similar]
 
 
-def _sharing(rows: sparse.csr_matrix) -> tuple[IntArray, IntArray]:
+def _sharing(rows: csr_matrix) -> tuple[IntArray, IntArray]:
     """Pairs i < j of rows with a column in common."""
     left, right = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     columns = rows.T.tocsr()
@@ -99,7 +104,9 @@ def _sharing(rows: sparse.csr_matrix) -> tuple[IntArray, IntArray]:
     return np.concatenate(left), np.concatenate(right)
 
 
-def _matrix(rows: list[list[int]], width: int) -> sparse.csr_matrix:
+def _matrix(rows: list[list[int]], width: int) -> csr_matrix:
+    from scipy import sparse
+
     indptr = np.cumsum([0, *map(len, rows)])
     indices = np.fromiter((column for row in rows for column in row), dtype=np.int64, count=int(indptr[-1]))
     return sparse.csr_matrix((np.ones(len(indices), dtype=np.int32), indices, indptr), shape=(len(rows), width))

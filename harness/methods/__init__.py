@@ -7,9 +7,9 @@ from harness.methods.base import (
     Assignment,
     Method,
     MethodSettings,
+    MicroBatch,
     Predictor,
     SourceInfo,
-    Step,
 )
 from harness.registry import Registry
 
@@ -28,9 +28,9 @@ __all__ = [
     "Assignment",
     "Method",
     "MethodSettings",
+    "MicroBatch",
     "Predictor",
     "SourceInfo",
-    "Step",
     "make_method",
     "methods",
 ]

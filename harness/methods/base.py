@@ -10,19 +10,20 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from harness.config.benchmark import Columns
 from harness.config.experiment import Training
 from harness.config.schema import FrozenModel
 from harness.data.split import IntArray, Split
 from harness.errors import TrialError, UserError
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 Need = Literal["quality", "diversity", "real", "gradients", "inner_training"]
 #: Whose step is looked ahead through: plain gradient descent's, or that of the optimizer with its own moments.
@@ -109,18 +110,19 @@ class InnerTraining(Protocol):
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a method sees of a slice of a batch.
+class MicroBatch:
+    """What a method sees of a slice of a batch: the rows that it weighs.
 
     Attributes:
         ids: the B row ids.
-        rows: positions of the rows in the source, int64 [B].
+        rows: positions of the rows among those that the method weighs (mostly the whole source), int64 [B].
         labels: class indices, int64 [B].
         logits: the model's logits in float32 [B, C], attached to the graph.
         quality: log-probabilities of the quality checker, float32 [B, C], if the method needs them.
         diversity: log-probabilities of the diversity checker, float32 [B, C], if the method needs them.
         epoch: passes over the source so far, from 0.
         gradients: answers questions about gradients, if the method needs them.
+        real: which rows are real, bool [B], for a method that weighs real rows too; else None.
     """
 
     ids: tuple[str, ...]
@@ -131,6 +133,7 @@ class Step:
     diversity: Tensor | None
     epoch: int
     gradients: MetaGradient | None = None
+    real: Tensor | None = None
 
     @cached_property
     def log_model(self) -> Tensor:
@@ -174,6 +177,8 @@ class Method(ABC, Generic[Settings]):
             for a method that asks how the loss on the real rows changes with the weights; "inner_training", for one
             that trains before it trains.
         hidden_settings: settings that are no part of its name in tables.
+        weighs_real_rows: in a source that mixes real rows with others, real rows keep weight 1 and a method sees the
+            others alone; with True it sees all rows, and ``MicroBatch.real`` says which are real.
         trains: whether the loop fine-tunes an encoder with it; see ``Predictor`` for what does not.
 
     Its settings are the type argument of the base: ``class Focal(Method[FocalSettings])``.
@@ -182,6 +187,7 @@ class Method(ABC, Generic[Settings]):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     trains: ClassVar[bool] = True
+    weighs_real_rows: ClassVar[bool] = False
     hidden_settings: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -238,10 +244,10 @@ class Method(ABC, Generic[Settings]):
         return 3.0  # a backward pass costs about two forward passes
 
     @abstractmethod
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """The weights of a batch: float32 [B], finite, at least 0. Gradients flow through what is not detached."""
 
-    def checked_weights(self, step: Step) -> Tensor:
+    def checked_weights(self, step: MicroBatch) -> Tensor:
         """``weights``, checked for shape and clipped if the settings say so [B].
 
         Raises:
@@ -297,7 +303,7 @@ class Predictor(Method[Settings]):
 
     trains = False
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """Never asked for."""
         raise TrialError(f"{self.name!r} predicts without training: it has no weights")
 
@@ -314,7 +320,7 @@ AnyPredictor: TypeAlias = Predictor[Any]
 def ratio(log_numerator: Tensor, log_denominator: Tensor) -> Tensor:
     """exp(log_numerator - log_denominator) in float32, finite even for probabilities of 0 and 1 [B]."""
     difference = log_numerator.clamp(min=LOG_FLOOR) - log_denominator.clamp(min=LOG_FLOOR)
-    return torch.exp(difference)
+    return difference.exp()
 
 
 def _of_label(log_probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from harness.methods.base import Method, MethodSettings, Step
+from harness.methods.base import Method, MethodSettings, MicroBatch
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class CrossEntropy(Method[MethodSettings]):
@@ -12,6 +15,6 @@ class CrossEntropy(Method[MethodSettings]):
 
     name = "ce"
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """Ones [B]."""
         return step.logits.new_ones(step.labels.shape)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from harness.methods.base import Method, MethodSettings, Step, ratio
+from harness.methods.base import Method, MethodSettings, MicroBatch, ratio
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class Dimp(Method[MethodSettings]):
@@ -13,6 +16,6 @@ class Dimp(Method[MethodSettings]):
     name = "dimp"
     needs = frozenset({"quality"})
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """P' / p of the given labels [B]."""
         return ratio(step.log_quality, step.log_model.detach())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from harness.methods.base import Method, MethodSettings, Step
+from harness.methods.base import Method, MethodSettings, MicroBatch
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class Filter(Method[MethodSettings]):
@@ -13,7 +16,7 @@ class Filter(Method[MethodSettings]):
     name = "filter"
     needs = frozenset({"quality"})
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """Zeros and ones [B]."""
         assert step.quality is not None
         return (step.quality.argmax(-1) == step.labels).to(step.logits.dtype)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from harness.methods.base import Method, MethodSettings, Step
+from pydantic import Field
+
+from harness.methods.base import Method, MethodSettings, MicroBatch
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class FocalSettings(MethodSettings):
@@ -24,6 +28,6 @@ class Focal(Method[FocalSettings]):
 
     name = "focal"
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """(1 - p)^γ [B]; 1 - p is -expm1(log p), good to float32's spacing of log p (1e-7 near p = 1)."""
         return (-step.log_model.detach().expm1()).clamp(min=0.0) ** self.settings.gamma

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from harness.config.experiment import Training
 from harness.errors import UserError
-from harness.methods.base import MetaGradient, SourceInfo, Step
+from harness.methods.base import MetaGradient, MicroBatch, SourceInfo
 from harness.methods.lookahead import LookaheadMethod, LookaheadSettings
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 LEAST = 1e-5
 
@@ -46,22 +47,24 @@ class Hu(LookaheadMethod[HuSettings]):
 
     def prepare(self, preparation: SourceInfo) -> None:
         """Every row starts with weight one."""
-        self._learned = torch.ones(len(preparation.labels))
+        self._rows = len(preparation.labels)
+        self._learned: Tensor | None = None
 
-    def learn(self, step: Step, gradients: MetaGradient) -> Tensor:
+    def learn(self, step: MicroBatch, gradients: MetaGradient) -> Tensor:
         """Updates the weights of the batch's rows and hands them out [B]."""
         chosen = self.settings
         if gradients.size == 1:  # of mean one whatever it learns
-            return torch.ones_like(step.logits[:, 0]).detach()
-        self._learned = self._learned.to(step.rows.device)
+            return step.logits.new_ones(len(step.labels))
+        if self._learned is None:
+            self._learned = step.logits.new_ones(self._rows)
         old = self._learned[step.rows]
         slopes = self.slopes(self._mean_one(old, gradients), gradients)
         if chosen.relative:
             size = gradients.sum(slopes.abs()) / gradients.size
-            slopes = torch.where(size > 0, slopes / size, slopes)
+            slopes = (slopes / size).where(size > 0, slopes)
         new = (old / chosen.decay - chosen.step_size * slopes).clamp(min=LEAST)
-        seen = gradients.scatter(torch.ones_like(new)) > 0
-        self._learned = torch.where(seen, gradients.scatter(new), self._learned)
+        seen = gradients.scatter(new.new_ones(len(new))) > 0
+        self._learned = gradients.scatter(new).where(seen, self._learned)
         return self._mean_one(new, gradients)
 
     def _mean_one(self, weights: Tensor, gradients: MetaGradient) -> Tensor:

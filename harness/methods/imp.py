@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from harness.methods.base import Method, MethodSettings, Step, ratio
+from harness.methods.base import Method, MethodSettings, MicroBatch, ratio
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class Imp(Method[MethodSettings]):
@@ -16,6 +19,6 @@ class Imp(Method[MethodSettings]):
     name = "imp"
     needs = frozenset({"quality", "diversity"})
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """P' / Q' of the given labels [B]."""
         return ratio(step.log_quality, step.log_diversity)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from harness.methods.base import LOG_FLOOR, Method, MethodSettings, Step
+from harness.methods.base import LOG_FLOOR, Method, MethodSettings, MicroBatch
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class ImpQuality(Method[MethodSettings]):
@@ -13,6 +16,6 @@ class ImpQuality(Method[MethodSettings]):
     name = "imp_quality"
     needs = frozenset({"quality"})
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """P' of the given labels [B]."""
         return step.log_quality.clamp(min=LOG_FLOOR).exp()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from harness.config.experiment import Training
 from harness.errors import UserError
-from harness.methods.base import Form, MetaGradient, Method, MethodSettings, Rule, Step
+from harness.methods.base import Form, MetaGradient, Method, MethodSettings, MicroBatch, Rule
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class LookaheadSettings(MethodSettings):
@@ -64,15 +65,15 @@ class LookaheadMethod(Method[LookAheads]):
         look = self.look + (4.0 * training.batch_size if self.settings.form == "exact" else 0.0)
         return (3.0 * plain + look * (epochs - plain)) / epochs
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """Ones during the warm-up, then what is learned [B]."""
         if step.epoch < self.settings.warm_up:
-            return torch.ones_like(step.logits[:, 0]).detach()
+            return step.logits.new_ones(len(step.labels))
         assert step.gradients is not None, "the loop answers a method that needs gradients"
         return self.learn(step, step.gradients)
 
     @abstractmethod
-    def learn(self, step: Step, gradients: MetaGradient) -> Tensor:
+    def learn(self, step: MicroBatch, gradients: MetaGradient) -> Tensor:
         """The weights of a batch: float32 [B], without graph, of mean one over the batch of all workers."""
 
     def slopes(self, weights: Tensor, gradients: MetaGradient) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from harness.errors import TrialError
-from harness.methods.base import Method, MethodSettings, SourceInfo, Step
+from harness.methods.base import Method, MethodSettings, MicroBatch, SourceInfo
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class Prior(Method[MethodSettings]):
@@ -27,9 +30,8 @@ class Prior(Method[MethodSettings]):
         real = np.bincount(preparation.real_labels, minlength=preparation.classes) / len(preparation.real_labels)
         source = np.bincount(preparation.labels, minlength=preparation.classes) / len(preparation.labels)
         # a class that the source lacks is never asked for; the floor only keeps the division quiet
-        self._shares = torch.from_numpy((real / np.maximum(source, 1 / len(preparation.labels))).astype(np.float32))
+        self._shares = (real / np.maximum(source, 1 / len(preparation.labels))).astype(np.float32)
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """P(y) / Q(y) [B]."""
-        self._shares = self._shares.to(step.labels.device)
-        return self._shares[step.labels]
+        return step.logits.new_tensor(self._shares)[step.labels]

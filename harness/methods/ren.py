@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from harness.methods.base import MetaGradient, Rule, Step
+from harness.methods.base import MetaGradient, MicroBatch, Rule
 from harness.methods.lookahead import LookaheadMethod, LookaheadSettings
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 
 class RenSettings(LookaheadSettings):
@@ -22,9 +24,9 @@ class Ren(LookaheadMethod[RenSettings]):
     name = "ren"
     look = 7.5  # at w = 0 the batch's own gradient need not be computed
 
-    def learn(self, step: Step, gradients: MetaGradient) -> Tensor:
+    def learn(self, step: MicroBatch, gradients: MetaGradient) -> Tensor:
         """At least 0; all 0 where no row helps [B]."""
-        zero = torch.zeros_like(step.logits[:, 0]).detach()
+        zero = step.logits.new_zeros(len(step.labels))
         raw = (-self.slopes(zero, gradients)).clamp(min=0.0)
         total = gradients.sum(raw)
-        return torch.where(total > 0, raw * (gradients.size / total), zero)
+        return (raw * (gradients.size / total)).where(total > 0, zero)

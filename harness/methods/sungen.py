@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from harness.config.experiment import Training
-from harness.methods.base import InnerTraining, Method, MethodSettings, Need, OuterLoss, SourceInfo, Step
+from harness.methods.base import InnerTraining, Method, MethodSettings, MicroBatch, Need, OuterLoss, SourceInfo
+
+if TYPE_CHECKING:  # listing and planning load no torch
+    from torch import Tensor
 
 Rows = npt.NDArray[np.int64]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -63,10 +64,14 @@ class SunGen(Method[SunGenSettings]):
     def prepare(self, preparation: SourceInfo) -> None:
         """Every row starts with the same weight."""
         self._labels = preparation.labels
+        import torch  # listing and planning load no torch
+
         self._learned = torch.full((len(preparation.labels),), self.settings.initial)
 
     def learn_weights(self, inner: InnerTraining) -> None:
         """Learns the weights."""
+        import torch
+
         chosen, learned = self.settings, self._learned
         optimizer = torch.optim.SparseAdam([learned], lr=chosen.step_size)  # moments of a round's rows only
         for number in range(chosen.rounds):
@@ -93,7 +98,7 @@ class SunGen(Method[SunGenSettings]):
         classes = [ranked[self._labels[ranked] == label] for label in np.unique(self._labels)]
         return np.concatenate([c[: max(1, round(self.settings.outer_share * len(c)))] for c in classes])
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """The learned weights, of mean one over the source [B]."""
         learned = self._learned.to(step.rows.device)
         return learned[step.rows] / learned.mean().clamp(min=1e-6)

@@ -13,7 +13,7 @@ from harness.config.experiment import Training
 from harness.data.batches import evaluation_batches
 from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
-from harness.methods.base import Method, MethodSettings, OuterLoss, Step
+from harness.methods.base import Method, MethodSettings, MicroBatch, OuterLoss
 from harness.seeds import generator
 from harness.training.evaluation import to_device
 from harness.training.loop import Inputs, Loop
@@ -31,7 +31,7 @@ class FixedWeights(Method[MethodSettings]):
         super().__init__()
         self._weights = weights
 
-    def weights(self, step: Step) -> Tensor:
+    def weights(self, step: MicroBatch) -> Tensor:
         """The weights of the batch's rows [B]."""
         return self._weights[step.rows]
 
@@ -50,6 +50,9 @@ class InnerTrainingRun:
     def __init__(self, model: nn.Module, inputs: Inputs, training: Training, seed: int, workers: ProcessGroup) -> None:
         self._model, self._inputs, self._training = model, inputs, training
         self._seed, self._workers = seed, workers
+        rows = inputs.weighed
+        self._weighed = np.arange(len(inputs.source)) if rows is None else rows
+        self._others = np.setdiff1d(np.arange(len(inputs.source)), self._weighed)
         self._start = {name: value.clone() for name, value in model.state_dict().items()}
 
     def __enter__(self) -> InnerTrainingRun:
@@ -62,18 +65,20 @@ class InnerTrainingRun:
 
     @property
     def size(self) -> int:
-        """Rows n of the source."""
-        return len(self._inputs.source)
+        """Rows n that the method weighs."""
+        return len(self._weighed)
 
     def shuffled(self, number: int) -> IntArray:
         """The positions of the rows in a random order of the trial's seed [n]."""
         return generator(self._seed, "rehearsal", number).permutation(self.size)
 
     def train(self, weights: Tensor, rows: IntArray, epochs: int) -> None:
-        """Fine-tunes from the start on mean(w ℓ) over ``rows`` of the source, with ``weights`` [n]."""
+        """Fine-tunes from the start on mean(w ℓ) over ``rows``, with ``weights`` [n], and the other rows at weight 1."""
         self._restart()
-        source, tokens = self._inputs.source.take(rows), self._inputs.tokens.take(rows)
-        method = FixedWeights(weights[torch.from_numpy(rows)].to(self._workers.device))
+        chosen = np.concatenate([self._weighed[rows], self._others])
+        fixed = torch.cat([weights[torch.from_numpy(rows)], weights.new_ones(len(self._others))])
+        source, tokens = self._inputs.source.take(chosen), self._inputs.tokens.take(chosen)
+        method = FixedWeights(fixed.to(self._workers.device))
         training = self._training.model_copy(update={"epochs": epochs, "steps": None})
         inputs = Inputs(source, tokens, None, None, {})
         phases = PhaseTimer(self._workers.device)  # of its own: the whole is booked by who asked for it
@@ -86,9 +91,9 @@ class InnerTrainingRun:
         self._model.eval()
         direction = self._outer_gradient(outer, loss)
         found = torch.zeros(len(rows), device=device)
-        mine = evaluation_batches(inputs.tokens.lengths[rows], self._training.evaluation_batch_size)
+        mine = evaluation_batches(inputs.tokens.lengths[self._weighed[rows]], self._training.evaluation_batch_size)
         for part in mine[self._workers.rank :: self._workers.size]:
-            batch, labels = self._batch(inputs.source, inputs.tokens, rows[part])
+            batch, labels = self._batch(inputs.source, inputs.tokens, self._weighed[rows][part])
             products = inner_products(self._model, batch, labels, direction, self._training.precision)
             found[torch.from_numpy(part).to(device)] = products.float()
         self._model.train(was_training)
@@ -101,6 +106,7 @@ class InnerTrainingRun:
             outer = np.arange(len(split))
         else:
             split, tokens = self._inputs.source, self._inputs.tokens
+            outer = self._weighed[outer]
         parameters = {name: value.requires_grad_() for name, value in parameters_of(self._model).items()}
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
         batches = evaluation_batches(tokens.lengths[outer], self._training.batch_size)

@@ -19,11 +19,12 @@ from harness.data.batches import training_batches
 from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
 from harness.errors import TrialError
-from harness.methods import AnyMethod, Step
+from harness.methods import AnyMethod, MicroBatch
+from harness.methods.base import MetaGradient
 from harness.seeds import derive
 from harness.training.classifier import forward, make_optimizer
 from harness.training.evaluation import FloatArray, metrics, predict, to_device
-from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead
+from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead, SubsetLookahead
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
 from harness.training.weights import WeightRecord, summary
@@ -42,6 +43,8 @@ class Inputs:
         diversity: the same of the diversity checker.
         evaluation: split name -> rows and tokens to evaluate on.
         real: the small real set and its tokens, for a method that needs gradients or inner trainings.
+        weighed: positions of the m rows that the method weighs, others keep weight 1; None for all. Scores are theirs.
+        is_real: which of the rows are real [n], for a method that weighs real rows too; else None.
     """
 
     source: Split
@@ -50,6 +53,8 @@ class Inputs:
     diversity: FloatArray | None
     evaluation: dict[str, tuple[Split, Tokens]]
     real: tuple[Split, Tokens] | None = None
+    weighed: IntArray | None = None
+    is_real: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass
@@ -80,12 +85,14 @@ class Loop:
         seed: the trial's seed.
         workers: the processes that train together.
         phases: where time is booked.
+        before: evaluations and steps of the trial before this training, where numbering goes on.
     """
 
     def __init__(
         self, model: nn.Module, method: AnyMethod, inputs: Inputs, training: Training, seed: int, workers: ProcessGroup,
-        phases: PhaseTimer,
+        phases: PhaseTimer, before: tuple[int, int] = (0, 0),
     ) -> None:  # fmt: skip
+        self.before = before
         self.method, self.inputs, self.training, self.seed = method, inputs, training, seed
         self.workers, self.phases = workers, phases
         self.plain, self.model = model, workers.wrap(model)
@@ -95,6 +102,8 @@ class Loop:
         self.labels = torch.from_numpy(inputs.source.labels).to(workers.device)
         self.quality = _tensor(inputs.quality, workers.device)
         self.diversity = _tensor(inputs.diversity, workers.device)
+        self.is_real = None if inputs.is_real is None else torch.from_numpy(inputs.is_real).to(workers.device)
+        self.positions = _positions(inputs, workers.device)
         self.ahead: Lookahead | None = None
         if "gradients" in method.needs:
             assert inputs.real is not None, "a method that needs gradients gets real rows"
@@ -122,7 +131,9 @@ class Loop:
                 train_loss, rows = self._interval(islice(batches, until - self.done))
             outcome.rows_trained += rows
             with self.phases.phase("evaluate"):
-                entry = {"epoch": float(number), "step": float(self.done), "train_loss": train_loss}
+                evaluated, trained = self.before
+                entry = {"epoch": float(evaluated + number), "step": float(trained + self.done)}
+                entry["train_loss"] = train_loss
                 outcome.history.append(entry | self._evaluate(outcome))
             report(outcome.history[-1])
         return outcome
@@ -186,17 +197,45 @@ class Loop:
         if self.ahead and asked:
             total = len(self.inputs.source)
             gradients = BatchLookahead(self.ahead, asked, index, losses, size, total, present)
-        step = Step(
-            ids=tuple(self.inputs.source.ids[row] for row in rows), rows=index, labels=labels, logits=logits,
-            quality=None if self.quality is None else self.quality[index],
-            diversity=None if self.diversity is None else self.diversity[index], epoch=epoch, gradients=gradients,
-        )  # fmt: skip
-        weights = self.method.checked_weights(step)
+        weights = self._weights(rows, index, labels, logits, epoch, gradients)
         if self.done % CHECK_EVERY.get(device.type, 20) == 0:
-            self._check(step, losses.detach(), weights.detach())
+            self._check(rows, losses.detach(), weights.detach())
         return (weights * losses).sum(), weights.detach()
 
-    def _check(self, step: Step, losses: Tensor, weights: Tensor) -> None:
+    def _weights(
+        self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int,
+        gradients: BatchLookahead | None,
+    ) -> Tensor:  # fmt: skip
+        """The weights of a micro-batch [B]: the method's for the rows that it weighs, 1 for others."""
+        if self.positions is None:
+            return self.method.checked_weights(self._micro_batch(rows, index, labels, logits, epoch, gradients, index))
+        own = self.positions[index]
+        chosen = (own >= 0).nonzero()[:, 0]
+        weights = logits.new_ones(len(rows))
+        if not len(chosen) and gradients is None:
+            return weights
+        own = own[chosen]
+        subset = None
+        if gradients is not None:
+            assert self.inputs.weighed is not None
+            subset = SubsetLookahead(gradients, chosen, own, len(self.inputs.weighed))
+        batch = self._micro_batch(
+            rows[chosen.cpu().numpy()], index[chosen], labels[chosen], logits[chosen], epoch, subset, own
+        )
+        return weights.index_put((chosen,), self.method.checked_weights(batch))
+
+    def _micro_batch(
+        self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int,
+        gradients: MetaGradient | None, own: Tensor,
+    ) -> MicroBatch:  # fmt: skip
+        return MicroBatch(
+            ids=tuple(self.inputs.source.ids[row] for row in rows), rows=own, labels=labels, logits=logits,
+            quality=None if self.quality is None else self.quality[own],
+            diversity=None if self.diversity is None else self.diversity[own], epoch=epoch, gradients=gradients,
+            real=None if self.is_real is None else self.is_real[index],
+        )  # fmt: skip
+
+    def _check(self, rows: IntArray, losses: Tensor, weights: Tensor) -> None:
         for what, values, wrong in (
             ("loss", losses, ~losses.isfinite()),
             ("weight", weights, ~weights.isfinite() | (weights < 0)),
@@ -204,8 +243,8 @@ class Loop:
             if bool(wrong.any()):
                 place = int(wrong.nonzero()[0, 0])
                 raise TrialError(
-                    f"the {what} of row {step.ids[place]!r} is {values[place].item()} at step {self.done + 1} of "
-                    f"{self.steps} (method {self.method.name!r}, learning rate {self.training.learning_rate})"
+                    f"the {what} of row {self.inputs.source.ids[rows[place]]!r} is {values[place].item()} "
+                    f"at step {self.done + 1} of {self.steps} (method {self.method.name!r}, learning rate {self.training.learning_rate})"
                 )
 
     def _evaluate(self, outcome: Outcome) -> dict[str, float]:
@@ -218,7 +257,9 @@ class Loop:
             outcome.predictions[name].append(log_probabilities)
             found |= metrics(log_probabilities, split.labels, name)
         outcome.weights.append(self.record.take())
-        return found | summary(outcome.weights[-1], self.method.settings.clip)
+        last = outcome.weights[-1]
+        weighed = last if self.inputs.weighed is None else last[self.inputs.weighed]
+        return found | summary(weighed, self.method.settings.clip)
 
     def _classes(self) -> int:
         return int(self.plain.config.num_labels)  # type: ignore[union-attr, arg-type]
@@ -235,3 +276,12 @@ class Loop:
 
 def _tensor(values: FloatArray | None, device: torch.device) -> Tensor | None:
     return None if values is None else torch.tensor(values, device=device)
+
+
+def _positions(inputs: Inputs, device: torch.device) -> Tensor | None:
+    """The position of every row among the weighed ones [n], -1 for others; None where all are weighed."""
+    if inputs.weighed is None:
+        return None
+    positions = torch.full((len(inputs.source),), -1, dtype=torch.int64)
+    positions[torch.from_numpy(inputs.weighed)] = torch.arange(len(inputs.weighed))
+    return positions.to(device)

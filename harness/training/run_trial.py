@@ -8,19 +8,21 @@ import numpy as np
 import torch
 
 from harness.checkers.scores import Scores, load_scores, save_scores, scores_exist
-from harness.config.sources import SOURCES
+from harness.config.sources import REAL_SPLITS, SOURCES, weighed_splits
 from harness.data.selection import select
 from harness.data.split import IntArray, Split
 from harness.data.split_files import load_split
 from harness.data.tokens import Tokens, tokenize
 from harness.errors import TrialError, UserError
 from harness.methods import AnyMethod, AnyPredictor, Assignment, Predictor, SourceInfo, make_method
-from harness.planning.trials import Job, Trial
+from harness.methods.ce import CrossEntropy
+from harness.planning.trials import Job, Trial, TrialStage
+from harness.seeds import derive
 from harness.store import Store
 from harness.training.classifier import load_classifier, load_tokenizer
 from harness.training.evaluation import FloatArray, label_metrics, predict
 from harness.training.inner_training import InnerTrainingRun
-from harness.training.loop import Inputs, Loop, Report
+from harness.training.loop import Inputs, Loop, Outcome, Report
 from harness.training.memory import peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
@@ -95,39 +97,101 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: P
     phases = PhaseTimer(workers.device)
     with phases.phase("load"):
         splits = {name: load_split(digest, store) for name, digest in trial.task.digests.items()}
-        source = training_rows(trial, splits)
-        quality, diversity = (_scores(trial, checker, source, store) for checker in (trial.quality, trial.diversity))
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
         model.to(workers.device)
     with phases.phase("tokenize"):
-        tokens = tokens_of(trial, source, store)
         evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
-    needs = method.needs_with(method.settings)
-    real = select(("real_small",), splits, trial.fraction, trial.seed) if "real" in needs else None
-    method.prepare(SourceInfo(source.labels, len(trial.task.labels), None if real is None else real.labels))
-    read = None
-    if real is not None and needs & {"gradients", "inner_training"}:  # others want its labels alone
-        read = (real, tokens_of(trial, real, store))
-    inputs = Inputs(source, tokens, quality, diversity, evaluation, read)
-    if "inner_training" in needs:
-        with (
-            phases.phase("outer_rounds"),
-            InnerTrainingRun(model, inputs, trial.training, trial.seed, workers) as inner,
-        ):
-            method.learn_weights(inner)
-    outcome = Loop(model, method, inputs, trial.training, trial.seed, workers, phases).run(report)
+    outcomes: list[Outcome] = []
+    for number, stage in enumerate(trial.stages):
+        chosen = method if stage.weighted else CrossEntropy()
+        inputs = _inputs(trial, stage, chosen, splits, evaluation, store, phases)
+        seed = trial.seed if number == 0 else derive(trial.seed, "stage", number)
+        if "inner_training" in chosen.needs:
+            with (
+                phases.phase("outer_rounds"),
+                InnerTrainingRun(model, inputs, stage.training, seed, workers) as inner,
+            ):
+                chosen.learn_weights(inner)
+        before = sum(len(o.history) for o in outcomes), int(outcomes[-1].history[-1]["step"]) if outcomes else 0
+        weighed = {} if stage.weighted else _weight_statistics(outcomes)
+        loop = Loop(model, chosen, inputs, stage.training, seed, workers, phases, before)
+        outcomes.append(loop.run(lambda entry, weighed=weighed: report(entry | weighed)))  # type: ignore[misc]
+        outcomes[-1].history = [entry | weighed for entry in outcomes[-1].history]
     for digests in job.scores.values():
         with phases.phase("score"):
             scored = {name: load_split(d, store) for name, d in digests.items()}
             rows = select(tuple(digests), scored, trial.fraction, trial.seed)
             size, precision = trial.training.evaluation_batch_size, trial.training.precision
-            found = predict(model, tokens_of(trial, rows, store), len(trial.task.labels), size, precision, workers)
+            log_probs = predict(model, tokens_of(trial, rows, store), len(trial.task.labels), size, precision, workers)
             if workers.first:
-                save_scores(Scores(trial.id, rows.ids, found), digests, store)
+                save_scores(Scores(trial.id, rows.ids, log_probs), digests, store)
+    trained = sum(outcome.rows_trained for outcome in outcomes)
     runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()}
-    runtime |= {"rows_per_second": outcome.rows_trained / phases.seconds["train"]} | peak_memory_mb(workers.device)
-    arrays = {name: np.stack(values) for name, values in outcome.predictions.items()}
-    return TrialResult(outcome.history, runtime, environment(workers), arrays | {"weights": np.stack(outcome.weights)})
+    runtime |= {"rows_per_second": trained / phases.seconds["train"]} | peak_memory_mb(workers.device)
+    arrays = {name: np.stack([v for o in outcomes for v in o.predictions[name]]) for name in evaluation}
+    arrays["weights"] = _all_weights(trial, splits, outcomes)
+    history = [entry for outcome in outcomes for entry in outcome.history]
+    return TrialResult(history, runtime, environment(workers), arrays)
+
+
+def _inputs(
+    trial: Trial, stage: TrialStage, method: AnyMethod, splits: dict[str, Split],
+    evaluation: dict[str, tuple[Split, Tokens]], store: Store, phases: PhaseTimer,
+) -> Inputs:  # fmt: skip
+    """The rows of a stage, with what its method needs; the method is prepared."""
+    with phases.phase("load"):
+        source = select(stage.splits, splits, trial.fraction, trial.seed)
+        weighed, rows = _weighed_rows(trial, stage, method, splits, source)
+        quality = diversity = None
+        if stage.weighted:
+            quality, diversity = (_scores(trial, checker, rows, store) for checker in (trial.quality, trial.diversity))
+    with phases.phase("tokenize"):
+        tokens = tokens_of(trial, source, store)
+    needs = method.needs_with(method.settings)
+    real = select(("real_small",), splits, trial.fraction, trial.seed) if "real" in needs else None
+    method.prepare(SourceInfo(rows.labels, len(trial.task.labels), None if real is None else real.labels))
+    read = None
+    if real is not None and needs & {"gradients", "inner_training"}:  # others want its labels alone
+        read = (real, tokens_of(trial, real, store))
+    is_real = None
+    if method.weighs_real_rows:
+        is_real = np.concatenate(
+            [np.full(len(select((n,), splits, trial.fraction, trial.seed)), n in REAL_SPLITS) for n in stage.splits]
+        )
+    return Inputs(source, tokens, quality, diversity, evaluation, read, weighed, is_real)
+
+
+def _weighed_rows(
+    trial: Trial, stage: TrialStage, method: AnyMethod, splits: dict[str, Split], source: Split
+) -> tuple[IntArray | None, Split]:
+    """Positions of the rows that the method weighs (None for all), and these rows."""
+    names = weighed_splits(stage.splits)
+    if method.weighs_real_rows or names == stage.splits:
+        return None, source
+    rows = select(names, splits, trial.fraction, trial.seed)
+    positions = {id_: position for position, id_ in enumerate(source.ids)}
+    return np.array([positions[id_] for id_ in rows.ids], dtype=np.int64), rows
+
+
+def _weight_statistics(outcomes: list[Outcome]) -> dict[str, float]:
+    """The last statistics of the method's weights, which a later stage without weights repeats."""
+    last = outcomes[-1].history[-1] if outcomes else {}
+    return {key: value for key, value in last.items() if key.startswith("weight_")}
+
+
+def _all_weights(trial: Trial, splits: dict[str, Split], outcomes: list[Outcome]) -> FloatArray:
+    """The weights of all rows of the source at every evaluation [evaluations, n]; NaN for rows of another stage."""
+    if len(outcomes) == 1:
+        return np.stack(outcomes[0].weights)
+    source = training_rows(trial, splits)
+    positions = {id_: position for position, id_ in enumerate(source.ids)}
+    parts = []
+    for stage, outcome in zip(trial.stages, outcomes, strict=True):
+        rows = select(stage.splits, splits, trial.fraction, trial.seed)
+        part = np.full((len(outcome.weights), len(source)), np.nan, dtype=np.float32)
+        part[:, [positions[id_] for id_ in rows.ids]] = np.stack(outcome.weights)
+        parts.append(part)
+    return np.concatenate(parts)
 
 
 def training_rows(trial: Trial, splits: dict[str, Split]) -> Split:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.methods import AnyMethod, SourceInfo, Step, methods
+from harness.methods import AnyMethod, MicroBatch, SourceInfo, methods
 
 
-def make_step(logits: Any, labels: Any, quality: Any = None, diversity: Any = None, probabilities: bool = True) -> Step:
+def make_step(
+    logits: Any, labels: Any, quality: Any = None, diversity: Any = None, probabilities: bool = True
+) -> MicroBatch:
     """A step; ``quality`` and ``diversity`` are probabilities [B, C] unless ``probabilities`` is False."""
 
     def scores(values: Any) -> torch.Tensor | None:
@@ -20,7 +22,7 @@ def make_step(logits: Any, labels: Any, quality: Any = None, diversity: Any = No
         return found.log() if probabilities else found
 
     given = torch.as_tensor(labels, dtype=torch.int64)
-    return Step(
+    return MicroBatch(
         ids=tuple(f"generated-{i}" for i in range(len(given))),
         rows=torch.arange(len(given)),
         labels=given,

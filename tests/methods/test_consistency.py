@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.methods import Step
+from harness.methods import MicroBatch
 from tests.methods.steps import make
 
 # Four texts, three classes: P(x) = Q(x), and a generator whose labels are wrong in its own way.
@@ -24,7 +24,7 @@ SIZES = np.array([100, 316, 1_000, 3_162, 10_000, 31_623, 100_000])
 def imp_table() -> np.ndarray:
     """The weight of every (x, y) cell by the real method, in float32: [4, 3]."""
     x, y = (grid.ravel() for grid in np.meshgrid(np.arange(4), np.arange(3), indexing="ij"))
-    step = Step(
+    step = MicroBatch(
         ids=tuple(map(str, range(12))),
         rows=torch.arange(12),
         labels=torch.from_numpy(y),
@@ -69,7 +69,7 @@ def test_one_large_sample_row_by_row():
     rng = np.random.Generator(np.random.PCG64(7))
     x = rng.choice(4, 100_000, p=P_X)
     y = (rng.random(len(x))[:, None] > Q_Y[x].cumsum(axis=1)).sum(axis=1)
-    step = Step(
+    step = MicroBatch(
         ids=("",) * len(x), rows=torch.arange(len(x)), labels=torch.from_numpy(y),
         logits=torch.from_numpy(np.log(CLASSIFIER[x])).float(), quality=torch.from_numpy(np.log(P_Y[x])).float(),
         diversity=torch.from_numpy(np.log(Q_Y[x])).float(), epoch=0,

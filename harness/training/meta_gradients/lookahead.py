@@ -225,6 +225,38 @@ class BatchLookahead:
         return torch.stack(out).float() / self.size
 
 
+class SubsetLookahead:
+    """A ``BatchLookahead`` for the rows of a batch that a method weighs; the others keep weight 1.
+
+    Args:
+        whole: of the whole micro-batch of B rows.
+        chosen: positions of the b weighed rows in it [b].
+        positions: of these rows among all weighed rows of the source [b].
+        total: weighed rows of the source.
+    """
+
+    def __init__(self, whole: BatchLookahead, chosen: Tensor, positions: Tensor, total: int) -> None:
+        self._whole, self._chosen, self._positions, self._total = whole, chosen, positions, total
+        ones = whole.losses.new_ones(len(chosen))
+        self.size = int(whole.sum(ones).item())
+
+    def sensitivity(self, weights: Tensor, rule: Rule, real_rows: int | None, form: Form = "linear") -> Tensor:
+        """dL(θ')/dw_i of the weighed rows [b]; see ``BatchLookahead.sensitivity``."""
+        everywhere = self._whole.losses.detach().new_ones(len(self._whole.losses))
+        everywhere[self._chosen] = weights.detach()
+        return self._whole.sensitivity(everywhere, rule, real_rows, form)[self._chosen]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of values [b] over the whole batch, on all workers."""
+        return self._whole.sum(values)
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Values [b] at their positions among all weighed rows, zero elsewhere, the same on all workers."""
+        out = torch.zeros(self._total, device=values.device)
+        out[self._positions] = values.detach() * float(self._whole.present)
+        return self._whole.ahead.workers.sum(out)
+
+
 def _adam_step(arrays: tuple[Tensor, ...], group: dict[str, Any], number: float) -> None:
     """Writes AdamW's ``number``-th step and its derivative, coordinate by coordinate.
 
