@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from harness.config.benchmark import Benchmark
 from harness.data.near_duplicates import groups, matches
 from harness.data.split import Split
+from harness.llm.answers import json_in
 from harness.llm.journal import Answer
 from harness.llm.tasks import columns
 
@@ -21,7 +21,6 @@ MALFORMED, CUT, REFUSED = "malformed JSON", "cut off at max_tokens", "refused by
 WRONG_LABEL, EMPTY, WRONG_PAIR, BROKEN = "wrong label", "empty text", "wrong pair form", "broken characters"
 DUPLICATE, OVERLAP, SURPLUS = "duplicate", "overlap with {}", "more than needed"
 
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _BROKEN = re.compile(r"[\ud800-\udfff\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 
@@ -37,27 +36,6 @@ class Row:
     def joined(self) -> str:
         """One text: a pair counts as its two texts in one."""
         return " ".join(self.texts)
-
-
-def without_thoughts(text: str) -> str:
-    """An answer without what a reasoning model thought aloud before it."""
-    return _THOUGHT.sub("", text)
-
-
-def json_in(text: str) -> Any:
-    """The JSON object or array in an answer, whatever stands around it: fences, remarks, thoughts.
-
-    Raises:
-        ValueError: there is none.
-    """
-    text = without_thoughts(text)
-    decoder = json.JSONDecoder()
-    for found in re.finditer(r"[{\[]", text):
-        try:
-            return decoder.raw_decode(text, found.start())[0]
-        except (ValueError, RecursionError):
-            continue
-    raise ValueError("no JSON in it")
 
 
 def parse(

@@ -13,8 +13,8 @@ from harness.config.benchmark import Benchmark
 from harness.data.partition import quotas
 from harness.data.split import Split
 from harness.errors import UserError
-from harness.generation.parsing import json_in
 from harness.llm import tasks
+from harness.llm.answers import json_in
 from harness.llm.client import Request
 from harness.llm.journal import Answer
 from harness.llm.prompts import Prompts

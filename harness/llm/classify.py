@@ -15,8 +15,8 @@ import numpy as np
 
 from harness.data.split import IntArray, Split
 from harness.errors import UserError
-from harness.generation.parsing import json_in, without_thoughts
 from harness.llm import tasks
+from harness.llm.answers import json_in, without_thoughts
 from harness.llm.client import Client, Observer, Request, Silent
 from harness.llm.journal import Answer, Journal, Usage
 from harness.llm.keys import read_key

@@ -11,7 +11,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from harness.errors import UserError, unknown
 
-FOLDER = Path(__file__).parent / "prompts"
+FOLDER = Path(__file__).parent / "templates"
 NAMES = ("system", "attributes", "rows", "classify")
 
 

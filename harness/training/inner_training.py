@@ -73,7 +73,7 @@ class InnerTrainingRun:
         return generator(self._seed, "rehearsal", number).permutation(self.size)
 
     def train(self, weights: Tensor, rows: IntArray, epochs: int) -> None:
-        """Fine-tunes from the start on mean(w ℓ) over ``rows``, with ``weights`` [n], and the other rows at weight 1."""
+        """Fine-tunes from the start on mean(w ℓ) over ``rows``, with ``weights`` [n], and other rows at weight 1."""
         self._restart()
         chosen = np.concatenate([self._weighed[rows], self._others])
         fixed = torch.cat([weights[torch.from_numpy(rows)], weights.new_ones(len(self._others))])

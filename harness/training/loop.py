@@ -244,7 +244,8 @@ class Loop:
                 place = int(wrong.nonzero()[0, 0])
                 raise TrialError(
                     f"the {what} of row {self.inputs.source.ids[rows[place]]!r} is {values[place].item()} "
-                    f"at step {self.done + 1} of {self.steps} (method {self.method.name!r}, learning rate {self.training.learning_rate})"
+                    f"at step {self.done + 1} of {self.steps} (method {self.method.name!r}, "
+                    f"learning rate {self.training.learning_rate})"
                 )
 
     def _evaluate(self, outcome: Outcome) -> dict[str, float]:

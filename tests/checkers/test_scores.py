@@ -3,33 +3,35 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.checkers.scores import Scores, load, save, scores_key
+from harness.checkers.scores import Scores, load_scores, save_scores, scores_exist, scores_key
 from harness.data.split import Split
 from harness.errors import TrialError
 from harness.store import Store
 
 SOURCE = Split("generated", ("a", "b", "c"), ("x", "y", "z"), None, np.array([0, 1, 0]))
+DIGESTS = {"generated": SOURCE.digest}
 TABLE = np.log(np.float32([[0.9, 0.1], [0.4, 0.6], [0.25, 0.75]]))
 
 
 def test_round_trip(tmp_path):
     store = Store(str(tmp_path))
-    save(Scores("t1", SOURCE.ids, TABLE), SOURCE, store)
-    found = load("t1", SOURCE, store)
+    save_scores(Scores("t1", SOURCE.ids, TABLE), DIGESTS, store)
+    found = load_scores("t1", DIGESTS, store)
     assert (found.checker, found.ids) == ("t1", SOURCE.ids)
     assert found.aligned(SOURCE).tobytes() == TABLE.tobytes()
 
 
 def test_kept_by_checker_and_content(tmp_path):
     store = Store(str(tmp_path))
-    save(Scores("t1", SOURCE.ids, TABLE), SOURCE, store)
-    other = Split("generated", SOURCE.ids, ("x", "y", "Z"), None, SOURCE.labels)
-    for checker, source in (("t2", SOURCE), ("t1", other), ("t1", SOURCE.take([0, 1]))):
-        assert scores_key(checker, source) != scores_key("t1", SOURCE)
+    save_scores(Scores("t1", SOURCE.ids, TABLE), DIGESTS, store)
+    assert scores_exist("t1", [DIGESTS], store)
+    for checker, digests in (("t2", DIGESTS), ("t1", {"generated": "other"}), ("t1", {})):
+        assert scores_key(checker, digests) != scores_key("t1", DIGESTS)
+        assert not scores_exist(checker, [DIGESTS, digests], store)
         with pytest.raises(TrialError) as caught:
-            load(checker, source, store)
+            load_scores(checker, digests, store)
         assert str(caught.value) == (
-            f"checker {checker} has not scored generated; its scores are missing from the store"
+            f"checker {checker} has not scored {', '.join(digests)}: its scores are not in the store"
         )
 
 

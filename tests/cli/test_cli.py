@@ -110,7 +110,8 @@ def test_a_plan_shows_rows_checkers_and_an_estimate(
     assert re.search(r"tiny .*generated .*imp .*2 .*0 .*2", text)
     assert re.search(r"real_small .*ce \(checker only\)", text)
     assert "Checkers: 4 trials are checkers of 4 others, 4 of them only as checkers." in text
-    assert "To run: 8 of 8 trials. About" in text
+    assert "To run: 8 of 8 trials. No finished trial tells how long that takes; `--estimate`" in text
+    assert "To run: 8 of 8 trials. About" in invoke("plan", "--estimate", experiment_file(grid=rows, seeds=[0, 1]))
     assert Ledger(f"sqlite:///{home.folder / 'home' / 'mlflow.db'}", home.folder / "home").trials() == {}
 
 
@@ -144,7 +145,7 @@ def test_show_of_a_run_and_its_plan_afterwards(
     assert "unknown trial 'zzzz'" in invoke("show", "zzzz", code=2)
     more = invoke("plan", file, "--set", "seeds=[0, 1]")
     assert "To run: 1 of 2 trials. About" in more
-    assert "from the speed of finished trials" in more
+    assert "from finished trials" in more
     assert (home.folder / "elsewhere").exists() is False
     invoke("report", file, "--results", home.folder / "elsewhere")
     assert (home.folder / "elsewhere" / "small" / "trials.csv").read_bytes() == home.table()

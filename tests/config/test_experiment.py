@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 import yaml
 
 from harness.config.benchmark import Benchmark, DataSource, PoolSplit
 from harness.config.experiment import Experiment, GridRow, MethodChoice, Training, load
 from harness.config.schema import parse
+from harness.config.sources import STAGES
 from harness.errors import UserError
 from harness.planning.plan import resolve
 
@@ -70,8 +73,8 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
         ({"training": None}, "training: expected a mapping of settings, found None"),
         (
             {"grid": [{"source": "generted", "methods": ["ce"]}]},
-            "unknown value 'generted' in grid.0.source. Did you mean 'generated'? "
-            "Known: both, generated, noisy, real_large, real_small.",
+            "grid.0.source: unknown source 'generted'. Did you mean 'generated'? "
+            "Known: both, generated, generated_then_real, noisy, real_large, real_small.",
         ),
         (
             {"grid": [{"source": "generated", "method": ["ce"]}]},
@@ -98,13 +101,25 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
         ({"benchmarks": []}, "benchmarks: expected at least 1, found 0: []"),
         ({"benchmarks": 3}, "benchmarks: expected a list, found 3"),
         ({"benchmarks": [3]}, "benchmarks.0: expected text, found 3. Write it in quotes: '3'"),
+        (
+            {"stages": {"real_smal": {"steps": 3}}},
+            f"unknown stage 'real_smal' in stages. Did you mean 'real_small'? Known: {', '.join(sorted(STAGES))}.",
+        ),
+        ({"stages": {"real_small": {}}}, "stages.real_small: expected epochs, steps, or both"),
+        (
+            {"checkers": {"quality_steps": 60}},
+            "checkers.quality_steps is now stages.real_small.steps: stages: {real_small: {steps: 80}}",
+        ),
+        ({"rows": {"test": 10**30}}, f"rows.test: expected at most 1000000000, found {10**30}"),
         ({"rows": {"tst": 3}}, f"unknown split 'tst' in rows. Did you mean 'test'? Known: {SPLITS}."),
         ({"rows": {"test": 0}}, "rows.test: expected at least 1, found 0"),
         (
             {"sweep": {"training.learning_rat": [1e-5]}},
             "unknown setting 'training.learning_rat' in sweep. Did you mean 'training.learning_rate'? "
-            "Known: checkers.quality_steps, "
-            + ", ".join(f"training.{name}" for name in sorted(Training.model_fields)) + ".",
+            "Known: " + ", ".join(sorted(
+                [f"stages.{name}.{field}" for name in STAGES for field in ("epochs", "steps")]
+                + [f"training.{name}" for name in Training.model_fields]
+            )) + ".",
         ),
         ({"sweep": {"training.epochs": []}}, "sweep.training.epochs has no values"),
         ({"sweep": {"training.epochs": 3}}, "sweep.training.epochs: expected a list, found 3"),
@@ -278,14 +293,14 @@ def test_splits_are_read_by_their_keys():
 
 def test_variants_cross_the_swept_settings():
     experiment = Experiment(
-        name="e", **BASE, sweep={"training.learning_rate": [1e-5, 2e-5], "checkers.quality_steps": [40, 80]}
+        name="e", **BASE, sweep={"training.learning_rate": [1e-5, 2e-5], "stages.real_small.steps": [40, 80]}
     )
     variants = experiment.variants()
     assert [label for label, _ in variants] == [
-        "learning_rate=1e-05, quality_steps=40", "learning_rate=1e-05, quality_steps=80",
-        "learning_rate=2e-05, quality_steps=40", "learning_rate=2e-05, quality_steps=80",
+        "learning_rate=1e-05, steps=40", "learning_rate=1e-05, steps=80",
+        "learning_rate=2e-05, steps=40", "learning_rate=2e-05, steps=80",
     ]  # fmt: skip
-    assert [(v.training.learning_rate, v.checkers.quality_steps) for _, v in variants] == [
+    assert [(v.training.learning_rate, v.stages["real_small"].steps) for _, v in variants] == [
         (1e-5, 40), (1e-5, 80), (2e-5, 40), (2e-5, 80),
     ]  # fmt: skip
     assert all(not variant.sweep for _, variant in variants)
@@ -299,3 +314,29 @@ def test_experiments_share_no_defaults_and_cannot_be_changed():
     assert second.rows == {}
     with pytest.raises(ValueError, match="frozen"):
         first.seeds = (1,)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("[{source: generated, methods: 3}]", r"grid\.0\.methods"),
+        ("[{source: generated, methods: [3]}]", r"grid\.0\.methods\.0"),
+        ("[3]", r"grid\.0"),
+        ("3", r"grid: expected a list"),
+    ],
+)
+def test_numbers_where_methods_are_expected(grid, message, tmp_path):
+    (tmp_path / "e.yaml").write_text(f"benchmarks: [b]\ngrid: {grid}\n")
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "e.yaml")
+
+
+def test_a_path_with_a_nul_is_refused():
+    with pytest.raises(UserError, match="cannot be read as YAML"):
+        load(pathlib.Path("a\0b.yaml"))
+
+
+def test_the_length_of_a_stage_is_visible_in_the_resolved_experiment():
+    experiment = Experiment(name="e", **BASE)
+    assert experiment.stages["real_small"].steps == 80
+    assert Experiment(name="e", **BASE, stages={"generated": {"epochs": 2}}).stages["real_small"].steps == 80

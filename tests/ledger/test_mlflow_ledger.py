@@ -15,9 +15,10 @@ from mlflow import MlflowClient
 
 from harness.config.experiment import MethodChoice, Training
 from harness.errors import UserError
+from harness.ledger.entries import SqliteReader, finished
 from harness.ledger.mlflow_ledger import Ledger
 from harness.paths import Paths
-from harness.planning.trials import Job, Task, Trial
+from harness.planning.trials import Job, Task, Trial, TrialStage
 from tests.cli.test_cli import free_port
 from tests.commands import end, wait_for_server
 
@@ -26,8 +27,9 @@ def job(seed: int = 0, method: str = "imp") -> Job:
     digests = {"generated": "a" * 64, "real_small": "b" * 64, "validation": "c" * 64, "test": "d" * 64}
     trial = Trial(
         task=Task(name="toy", labels=("no", "yes"), digests=digests), source="generated",
+        stages=(TrialStage(splits=("generated",), weighted=True, training=Training()),),
         method=MethodChoice(name=method, settings={"clip": None}), seed=seed, fraction=0.5, encoder="some/encoder",
-        encoder_identity="e", training=Training(), threads=2, workers=1, device="cpu", quality="1" * 16,
+        encoder_identity="e", threads=2, workers=1, device="cpu", quality="1" * 16,
     )  # fmt: skip
     return Job(trial=trial, label=method, variants=("", "learning_rate=2e-5"))
 
@@ -39,7 +41,7 @@ FRAME = pd.DataFrame({"id": ["x", "y"], "weight_1": [0.5, 1.5]})
 def finish(ledger: Ledger, run: str) -> None:
     for entry in HISTORY:
         ledger.epoch(run, entry)
-    ledger.finish(run, {"seconds_train": 1.5}, {"torch": "9"}, HISTORY, {"weights": FRAME})
+    ledger.finish(run, {"seconds_train": 1.5}, {"torch": "9"}, HISTORY, {"weights.parquet": FRAME})
 
 
 @pytest.fixture(scope="session")
@@ -68,34 +70,33 @@ def ledger(uri: str, tmp_path: Path) -> Ledger:
 def test_a_new_ledger_is_empty_and_hidden_from_version_control(uri: str, tmp_path: Path) -> None:
     ledger = Ledger(uri, tmp_path / "home")
     assert ledger.trials() == {}
-    assert ledger.finished() == set()
-    assert ledger.parent("toys") is None
+    assert finished(ledger.trials()) == set()
+    assert ledger.parents() == {}
     assert (tmp_path / "home" / ".gitignore").read_text() == "*\n"
 
 
 def test_what_is_written_is_read(ledger: Ledger, uri: str) -> None:
     run = ledger.begin(job())
     assert ledger.trials()[job().trial.id].status == "RUNNING"
-    assert ledger.finished() == set(), "what runs is not finished"
+    assert finished(ledger.trials()) == set(), "what runs is not finished"
     finish(ledger, run)
     ledger.close("FINISHED", {"wall_seconds": 3.0})
 
     entry = ledger.trials()[job().trial.id]
     assert (entry.run, entry.status, entry.error) == (run, "FINISHED", "")
-    assert ledger.finished() == {job().trial.id}
+    assert finished(ledger.trials()) == {job().trial.id}
     expected = {
         "method": "imp", "seed": "0", "fraction": "0.5", "variant": "learning_rate=2e-5", "threads": "2",
         "quality_checker": "1" * 16, "diversity_checker": "", "env.torch": "9", "harness.experiment": "toys",
     }  # fmt: skip
     assert expected.items() <= entry.tags.items()
     assert entry.metrics == {"test_accuracy": 0.75, "loss": 0.4, "seconds_train": 1.5}
-    parent = ledger.parent("toys")
-    assert parent is not None
+    parent = ledger.parents()["toys"]
     assert (parent.status, parent.metrics, parent.tags["command"]) == (
         "FINISHED", {"wall_seconds": 3.0}, "harness run toys.yaml",
     )  # fmt: skip
-    assert ledger.artifact(parent.run, "experiment.yaml") == b"name: toys\n"
-    assert ledger.artifact(run, "no.such") is None
+    assert ledger.artifact(parent, "experiment.yaml") == b"name: toys\n"
+    assert ledger.artifact(entry, "no.such") is None
 
     client = MlflowClient(uri)
     stored = client.get_run(run)
@@ -104,6 +105,25 @@ def test_what_is_written_is_read(ledger: Ledger, uri: str) -> None:
     assert stored.data.params["method.settings.clip"] == "None"
     assert [(p.step, p.value) for p in client.get_metric_history(run, "test_accuracy")] == [(1, 0.5), (2, 0.75)]
     assert {d.dataset.name: d.dataset.digest for d in stored.inputs.dataset_inputs}["toy/test"] == "d" * 36
+
+
+def test_a_local_ledger_is_read_without_mlflow_and_alike(ledger: Ledger, uri: str) -> None:
+    finish(ledger, ledger.begin(job(0)))
+    ledger.fail(ledger.begin(job(1)), "no")
+    reader = SqliteReader(uri)
+    assert reader.trials() == ledger.trials()
+    assert reader.parents() == ledger.parents()
+    entry = reader.trials()[job(0).trial.id]
+    assert reader.artifact(entry, "history.json") == ledger.artifact(entry, "history.json") is not None
+    assert reader.artifact(entry, "no.such") is None
+
+
+def test_a_copied_ledger_finds_its_artifacts(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    finish(ledger, ledger.begin(job()))
+    shutil.move(tmp_path / "home", tmp_path / "elsewhere")
+    reader = SqliteReader(f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}")
+    assert reader.artifact(reader.trials()[job().trial.id], "history.json")
+    assert reader.artifact(reader.parents()["toys"], "experiment.yaml") == b"name: toys\n"
 
 
 def test_the_metrics_of_an_evaluation_are_one_request(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,15 +155,14 @@ def test_the_newest_of_failed_runs_counts(ledger: Ledger) -> None:
     ledger.fail(second, "Traceback ...\nValueError: second")
     entry = ledger.trials()[job().trial.id]
     assert (entry.status, entry.error) == ("FAILED", "ValueError: second")
-    assert ledger.artifact(second, "error.txt") == b"Traceback ...\nValueError: second"
+    assert ledger.artifact(entry, "error.txt") == b"Traceback ...\nValueError: second"
     ledger.interrupt(ledger.begin(job()), "stopped")
     assert (ledger.trials()[job().trial.id].status, ledger.trials()[job().trial.id].error) == ("KILLED", "stopped")
 
 
 def test_the_pages_of_mlflow_find_description_command_and_commit(ledger: Ledger, uri: str) -> None:
     ledger.open("toys", {"description": "Which toy?", "command": "harness run toys.yaml", "commit": "c0ffee"}, {})
-    parent = ledger.parent("toys")
-    assert parent is not None
+    parent = ledger.parents()["toys"]
     assert parent.tags["mlflow.note.content"] == "Which toy?"
     assert parent.tags["mlflow.source.name"] == parent.tags["command"] == "harness run toys.yaml"
     assert parent.tags["mlflow.source.git.commit"] == "c0ffee"
@@ -162,8 +181,8 @@ def test_a_metric_of_earlier_runs_of_the_experiment_can_be_added_to(ledger: Ledg
 def test_more_tables_for_a_finished_trial(ledger: Ledger) -> None:
     run = ledger.begin(job())
     finish(ledger, run)
-    ledger.attach(job().trial.id, {"scores_generated_abc": FRAME})
-    assert ledger.artifact(run, "scores_generated_abc.parquet") is not None
+    ledger.attach(run, {"scores_abc.parquet": FRAME})
+    assert ledger.artifact(ledger.trials()[job().trial.id], "scores_abc.parquet") is not None
 
 
 def test_label_names_may_stand_in_parameters(ledger: Ledger, uri: str) -> None:
@@ -210,7 +229,7 @@ def test_a_trial_of_another_experiment_is_found(ledger: Ledger, uri: str, tmp_pa
     finish(ledger, ledger.begin(job()))
     other = Ledger(uri, tmp_path / "home")
     other.open("others", {}, {})
-    assert other.finished() == {job().trial.id}
+    assert finished(other.trials()) == {job().trial.id}
 
 
 @pytest.mark.parametrize("bad", ["mlruns", "file:///tmp/mlruns", "ftp://host"])
@@ -243,7 +262,7 @@ def test_making_a_ledger_says_nothing(tmp_path: Path) -> None:
         "from harness.ledger.mlflow_ledger import Ledger; from pathlib import Path; ",
     )
     code += f"ledger = Ledger({uri!r}, Path({str(tmp_path)!r})); ledger.open('toys', {{}}, {{'a.txt': b'a'}}); "
-    code += "print(ledger.artifact(ledger.parent('toys').run, 'a.txt'))"
+    code += "print(ledger.artifact(ledger.parents()['toys'], 'a.txt'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("b'a'\n", "")
 
@@ -260,15 +279,15 @@ def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     try:
         wait_for_server(port, server)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        places = Paths.at(tmp_path / "home", None)
-        ledger = Ledger(places.tracking_uri, places.home)
+        paths = Paths.at(tmp_path / "home", None)
+        ledger = Ledger(paths.tracking_uri, paths.home)
         ledger.open("toys", {"command": "x"}, {"experiment.yaml": b"name: toys\n"})
         run = ledger.begin(job())
         finish(ledger, run)
         ledger.close("FINISHED", {})
-        again = Ledger(places.tracking_uri, places.home)
-        assert again.finished() == {job().trial.id}
-        raw = again.artifact(run, "weights.parquet")
+        again = Ledger(paths.tracking_uri, paths.home)
+        assert finished(again.trials()) == {job().trial.id}
+        raw = again.artifact(again.trials()[job().trial.id], "weights.parquet")
         assert raw is not None
         (tmp_path / "back.parquet").write_bytes(raw)
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "back.parquet"), FRAME)

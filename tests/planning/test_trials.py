@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from harness.config.experiment import Experiment, MethodChoice, Training
+from harness.config.sources import SOURCES, Source, Stage
 from harness.errors import UserError
 from harness.planning.plan import missing, resolve
 from harness.planning.trials import Job, Task, Trial, describe, expand, label
@@ -64,9 +65,31 @@ def test_a_quality_checker_scores_every_source_that_needs_it():
     assert real.scores == {
         "generated": {"generated": "generated-digest"},
         "real_large": {"real_large": "large"},
-        "both": {"real_small": "real_small-digest", "generated": "generated-digest"},
-    }
+    }, "real rows of `both` keep weight 1: only the generated ones are scored"
     assert len(jobs) == 5
+    imp = next(job for job in jobs if job.trial.source == "both").trial
+    diversity = next(job for job in jobs if job.trial.id == imp.diversity)
+    assert (diversity.trial.source, list(diversity.scores)) == ("generated", ["generated"])
+
+
+def test_two_stages():
+    jobs = jobs_of([("generated_then_real", ["imp"])], stages={"real_small": {"steps": 7}})
+    (trial,) = (job.trial for job in jobs if job.requested)
+    assert [(stage.splits, stage.weighted, stage.training.steps) for stage in trial.stages] == [
+        (("generated",), True, None), (("real_small",), False, 7),
+    ]  # fmt: skip
+    assert trial.evaluations == 10
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce", False): 1, ("generated_then_real", "imp", True): 1,
+    }  # fmt: skip
+
+
+def test_adding_a_source_is_one_entry(monkeypatch):
+    new = Source("real_and_noisy", "real and corrupted rows", "mixed", (Stage(("real_small", "noisy")),))
+    monkeypatch.setitem(SOURCES, new.name, new)
+    tasks = {"toy": Task(name="toy", labels=("no", "yes"), digests=DIGESTS | {"noisy": "n"})}
+    jobs = jobs_of([("real_and_noisy", ["dimp"])], tasks)
+    assert [list(job.scores) for job in jobs] == [["noisy"], []]
 
 
 def test_imp_on_the_real_rows_has_one_checker_for_both():
@@ -101,14 +124,14 @@ def test_checkers_come_first_and_the_most_awaited_ones_first_of_all():
 
 
 def test_the_real_rows_are_trained_on_by_steps():
-    jobs = jobs_of([("real_small", ["ce", "focal"]), ("generated", ["ce"])], checkers={"quality_steps": 33})
+    jobs = jobs_of([("real_small", ["ce", "focal"]), ("generated", ["ce"])], stages={"real_small": {"steps": 33}})
     assert {(job.trial.source, job.trial.training.steps) for job in jobs} == {("real_small", 33), ("generated", None)}
 
 
 def test_a_trial_that_serves_several_variants_appears_once():
-    sweep = {"checkers.quality_steps": [40, 80]}
+    sweep = {"stages.real_small.steps": [40, 80]}
     jobs = jobs_of([("generated", ["ce", "dimp"])], sweep=sweep)
-    both, first, second = ("quality_steps=40", "quality_steps=80"), ("quality_steps=40",), ("quality_steps=80",)
+    both, first, second = ("steps=40", "steps=80"), ("steps=40",), ("steps=80",)
     assert Counter((job.trial.source, job.label, job.variants) for job in jobs) == {
         ("generated", "ce", both): 1, ("real_small", "ce", first): 1, ("real_small", "ce", second): 1,
         ("generated", "dimp", first): 1, ("generated", "dimp", second): 1,
@@ -116,7 +139,7 @@ def test_a_trial_that_serves_several_variants_appears_once():
     by_id = {job.trial.id: job for job in jobs}
     for job in jobs:
         if job.label == "dimp":
-            assert f"quality_steps={by_id[job.trial.quality].trial.training.steps}" == job.variants[0]
+            assert f"steps={by_id[job.trial.quality].trial.training.steps}" == job.variants[0]
 
 
 def test_a_source_that_the_benchmark_lacks():
@@ -135,13 +158,14 @@ TRIAL = {
     "fraction": 0.5,
     "encoder": "somewhere/encoder",
     "encoder_identity": "encoder@1",
-    "training": {},
+    "stages": [{"splits": ["generated"], "weighted": True, "training": {}}],
     "threads": 1,
     "workers": 1,
     "device": "cpu",
     "quality": "a" * 16,
     "diversity": "b" * 16,
 }
+STAGE = TRIAL["stages"][0]
 OTHER = {
     "epochs": 6, "steps": 7, "batch_size": 8, "accumulation": 2, "learning_rate": 5.1e-5, "warmup": 0.2,
     "weight_decay": 0.02, "gradient_norm": 2.0, "max_length": 64, "precision": "bfloat16", "attention": "eager",
@@ -151,12 +175,12 @@ OTHER = {
 
 def test_pinned_identity():
     """If this fails, results in every ledger are out of reach: mean it, and raise RECIPE where numbers change."""
-    assert Trial.model_validate(TRIAL).id == "ef5c42661022dd1a"
+    assert Trial.model_validate(TRIAL).id == "74bfd1f482be1ba9"
 
 
 @pytest.mark.parametrize("setting", sorted(Training.model_fields))
 def test_every_training_setting_is_part_of_the_identity(setting):
-    changed = Trial.model_validate(TRIAL | {"training": {setting: OTHER[setting]}})
+    changed = Trial.model_validate(TRIAL | {"stages": [STAGE | {"training": {setting: OTHER[setting]}}]})
     assert changed.id != Trial.model_validate(TRIAL).id
 
 
@@ -179,7 +203,10 @@ def test_every_training_setting_is_part_of_the_identity(setting):
         ("device", "cuda"),
         ("quality", "c" * 16),
         ("diversity", None),
-        ("recipe", 2),
+        ("recipe", 1),
+        ("stages", [STAGE | {"splits": ["noisy"]}]),
+        ("stages", [STAGE | {"weighted": False}]),
+        ("stages", [STAGE, STAGE]),
     ],
 )
 def test_every_field_is_part_of_the_identity(field, value):
@@ -189,6 +216,11 @@ def test_every_field_is_part_of_the_identity(field, value):
 def test_no_field_is_forgotten_here():
     assert set(OTHER) == set(Training.model_fields)
     assert {*TRIAL, "recipe"} == set(Trial.model_fields)
+
+
+def test_a_changed_copy_has_an_id_of_its_own():
+    trial = Trial.model_validate(TRIAL)
+    assert trial.model_copy(update={"seed": 9}).id == Trial.model_validate(TRIAL | {"seed": 9}).id != trial.id
 
 
 def test_where_the_encoder_lies_is_no_part_of_the_identity():

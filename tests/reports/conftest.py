@@ -115,7 +115,7 @@ def _trial(b: str, s: str, m: str, f: float, v: str, seed: int, requested: bool)
         "weight_clipped": 0.0,
         "weight_ess": 1 / (1 + spread),
         "seconds_load": 2.0 + rng.uniform(0, 0.3),
-        "seconds_tokenise": 0.5,
+        "seconds_tokenize": 0.5,
         "seconds_warm_up": 1.0,
         "seconds_train": (10.0 if s == "real_small" else 60.0) + rng.normal(0, 1),
         "seconds_evaluate": 8.0,

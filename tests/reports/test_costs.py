@@ -22,7 +22,7 @@ def trial(name: str, train: float, score: float = 0.0, asked: bool = True, **mor
         "quality_checker": None,
         "diversity_checker": None,
         "seconds_load": 1.0,
-        "seconds_tokenise": 2.0,
+        "seconds_tokenize": 2.0,
         "seconds_warm_up": 100.0,
         "seconds_train": train,
         "seconds_evaluate": 1000.0,
@@ -66,7 +66,7 @@ def test_marginal_charges_only_the_scoring_of_a_row_of_the_grid() -> None:
 def test_marginal_costs_add_up_to_the_grid(asked: bool) -> None:
     trials = grid(asked)
     cell_costs = costs.accounts(trials)
-    charged = trials[["seconds_load", "seconds_tokenise", "seconds_train", "seconds_score"]].to_numpy().sum()
+    charged = trials[["seconds_load", "seconds_tokenize", "seconds_train", "seconds_score"]].to_numpy().sum()
     assert cell_costs.loc[trials.loc[trials["requested"], "trial"], "marginal"].sum() == pytest.approx(charged)
 
 
@@ -104,7 +104,7 @@ def test_any_other_phase_is_charged_and_no_phase_is_none() -> None:
 def test_ratio_is_against_ce_on_the_same_source(build: Build) -> None:
     trials = build(methods=("ce", "dimp"), seeds=(0, 1)).trials
     trials["seconds_train"] = np.where(trials["method"] == "dimp", 30.0, 10.0)
-    trials[["seconds_load", "seconds_tokenise"]] = 0.0
+    trials[["seconds_load", "seconds_tokenize"]] = 0.0
     trials["seconds_score"] = 5.0
     cell_costs = costs.with_costs(requested(trials), trials)
     dimp = next(key for key in cell_costs if key.method == "dimp")

@@ -50,7 +50,7 @@ def test_bars_start_at_zero_and_add_up_to_the_stand_alone_cost(build: Build) -> 
     (ax,) = drawing.figure.axes
     dimp = results.trials[results.trials["method"] == "dimp"].iloc[0]
     checker = results.trials.set_index("trial").loc[dimp["quality_checker"]]
-    phases = ["seconds_load", "seconds_tokenise", "seconds_train"]
+    phases = ["seconds_load", "seconds_tokenize", "seconds_train"]
     expected = dimp[phases].sum() + checker[phases].sum() + checker["seconds_score"]
     assert ax.get_xlim()[0] == 0
     assert max(bar.get_x() + bar.get_width() for bar in ax.patches) == pytest.approx(expected)
