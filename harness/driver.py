@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from harness.checkers.scores import load_scores
 from harness.config.sources import SOURCES
 from harness.data.benchmarks import catalogue
+from harness.data.corruptions import kind
 from harness.data.selection import select
 from harness.data.split import Split
 from harness.data.split_files import save_split
@@ -237,7 +238,7 @@ def result_frames(job: Job, result: TrialResult, splits: Mapping[str, Split]) ->
     if "weights" in result.arrays:
         rows = select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed)
         names = np.array(trial.task.labels)[rows.labels].tolist()
-        corruptions = getattr(rows, "corruptions", None)
+        corruptions = [name if (name := kind(id_)) != "original" else "" for id_ in rows.ids]
         frames[Weights.FILE] = Weights.to_frame(rows.ids, names, corruptions, result.arrays["weights"])
     return frames
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.config.sources import SOURCES
 from harness.reports import costs, formatting
 from harness.reports.grid import (
     BASELINE,
@@ -26,14 +27,14 @@ from harness.reports.statistics import Paired, summarize
 
 METRIC = "test_accuracy"
 FEW = 5
-#: What a reading is about: the first of these sources that is there, and what its rows are called.
-SUBJECTS = {"generated": "generated rows", "noisy": "noisy rows", "real_large": "the large real set"}
-#: Simple ways that a weighting has to beat: (source, method) -> what it uses. None is the weighting's own source.
+#: What findings are about: the sources with the first of these roles that is there.
+SUBJECTS = ("generated", "corrupted", "large_real")
+#: Simple alternatives to a weighting: (role of the source, method) -> what it uses. None is the weighting's own source.
 CONTROLS = {
     (None, "prior"): "prior (label shares alone)",
     (None, "imp_quality"): "imp_quality (the quality score alone)",
-    ("both", BASELINE): "CE on real and generated rows together",
-    ("real_small", BASELINE): "CE on the few real rows alone",
+    ("mixed", BASELINE): "CE on {}",
+    ("real", BASELINE): "CE on {} alone",
 }
 
 
@@ -46,7 +47,7 @@ class Reading:
 
 
 def read(results: Results) -> list[Reading]:
-    """What each benchmark says about its generated source, or without one about its noisy or large real one."""
+    """What each benchmark says about its generated source, or without one about its corrupted or large real one."""
     cells = requested(results.trials)
     cell_costs = costs.with_costs(cells, results.trials)
     gains = differences(cells, METRIC)
@@ -54,12 +55,18 @@ def read(results: Results) -> list[Reading]:
     for benchmark, variant in panels_of(cells):
         mine = {k: rows for k, rows in cells.items() if (k.benchmark, k.variant) == (benchmark, variant)}
         subject = ", ".join(part for part in (benchmark, variant) if part)
-        readings.append(Reading(subject, tuple(_sentences(mine, gains, cell_costs))))
+        readings.append(Reading(subject, tuple(_sentences(results, mine, gains, cell_costs))))
     return readings
 
 
-def _sentences(cells: Cells, gains: dict[Key, Paired], cell_costs: Cells) -> list[str]:
-    source = next((name for name in SUBJECTS if any(key.source == name for key in cells)), "generated")
+def _sentences(results: Results, cells: Cells, gains: dict[Key, Paired], cell_costs: Cells) -> list[str]:
+    sources = [key.source for role in SUBJECTS for key in cells if results.role(key.source) == role]
+    if not sources:
+        return [
+            "No source of generated, corrupted or many real rows was planned: there is nothing to compare.",
+            *_missing(cells),
+        ]
+    source, title = sources[0], results.title(sources[0])
     means = {
         key: summarize(by_seed(cells[key], METRIC).to_numpy())
         for key in at_largest_fraction(cells)
@@ -67,12 +74,12 @@ def _sentences(cells: Cells, gains: dict[Key, Paired], cell_costs: Cells) -> lis
     }
     ranked = [key for key, summary in means.items() if summary.n]
     if not ranked:
-        return [f"No trial on {SUBJECTS[source]} has a result: nothing can be said yet.", *_missing(cells)]
+        return [f"No trial on {title} has a result: nothing can be said yet.", *_missing(cells)]
     complete = [key for key in ranked if is_complete(cells[key])]
     best = max(complete or ranked, key=lambda key: means[key].mean)
     share = f", with {formatting.fraction(best.fraction)} of the real rows" if _several_fractions(cells) else ""
     out = [
-        f"Best mean test accuracy on {SUBJECTS[source]}: {best.method}, {formatting.spread(means[best])} % "
+        f"Best mean test accuracy on {title}: {best.method}, {formatting.spread(means[best])} % "
         f"({_count(cells[best])}){share}."
     ]
     if best in gains:
@@ -80,8 +87,8 @@ def _sentences(cells: Cells, gains: dict[Key, Paired], cell_costs: Cells) -> lis
     elif best.method == BASELINE:
         out.append("That is plain CE: no weighting beat it here.")
     else:
-        out.append(f"CE on {SUBJECTS[source]} was not run: there is nothing to compare with.")
-    return [*out, *_controls(cells, best), *_missing(cells)]
+        out.append(f"CE on {title} was not run: there is nothing to compare with.")
+    return [*out, *_controls(results, cells, best), *_missing(cells)]
 
 
 def _gain(pair: Paired, candidates: int) -> list[str]:
@@ -98,11 +105,11 @@ def _gain(pair: Paired, candidates: int) -> list[str]:
         out.append("The interval includes zero: these seeds do not show a difference.")
     if pair.n < FEW:
         size = formatting.percent(pair.detectable)
-        out.append(
-            f"{_seeds(pair.n)} are few: to be found four times in five, a true gain must be about {size} points."
-        )
+        out.append(f"With {_seeds(pair.n)}, only a true gain of about {size} points would be detected with 80 % power.")
     if candidates > 2:
-        out.append(f"It was picked as the best of {candidates} by the same numbers, which flatters its gain a little.")
+        out.append(
+            f"It is the best of {candidates} methods on the same test results, so its gain is optimistically biased."
+        )
     return out
 
 
@@ -116,14 +123,11 @@ def _cost(cell_costs: Cells, best: Key) -> list[str]:
     ]
 
 
-def _controls(cells: Cells, best: Key) -> list[str]:
+def _controls(results: Results, cells: Cells, best: Key) -> list[str]:
     """How the controls compare with the best method, grouped by verdict."""
     groups: dict[str, list[str]] = {}
     absent = []
-    for (given, method), label in CONTROLS.items():
-        source = given or best.source
-        if source == "both" and best.source != "generated":
-            continue
+    for source, method, label in _candidates(results, cells, best):
         if (best.source, best.method) == (source, method):
             groups.setdefault("themselves the best", []).append(label)
             continue
@@ -136,13 +140,29 @@ def _controls(cells: Cells, best: Key) -> list[str]:
         verdict = "on too few seeds to tell"
         if not np.isnan(pair.interval[0]):
             gap += f", {formatting.point_interval(pair.interval)}"
-            verdict = "not told apart from it by these seeds"
+            verdict = "not significantly different from it"
         if pair.excludes_zero:
             verdict = "better than it" if pair.mean > 0 else "worse than it"
         groups.setdefault(verdict, []).append(f"{label} ({gap})")
     if absent:
         groups["not run, or without a result"] = absent
     return [f"Simple controls, {verdict}: {'; '.join(labels)}." for verdict, labels in groups.items()]
+
+
+def _candidates(results: Results, cells: Cells, best: Key) -> list[tuple[str, str, str]]:
+    """The controls of this grid: source, method and what it uses."""
+    out = []
+    planned = list(dict.fromkeys(key.source for key in cells))
+    for (role, method), label in CONTROLS.items():
+        if role is None:
+            out.append((best.source, method, label))
+            continue
+        if role == "mixed" and results.role(best.source) != "generated":
+            continue
+        sources = [name for name in planned if results.role(name) == role]
+        sources = sources or [name for name, source in SOURCES.items() if source.role == role][:1]
+        out += [(name, method, label.format(results.title(name))) for name in sources]
+    return out
 
 
 def _missing(cells: Cells) -> list[str]:

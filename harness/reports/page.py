@@ -78,7 +78,7 @@ def _sections(results: Results) -> list[Section]:
         Section("Training dynamics", tuple(drawn["dynamics"]), ()),
         Section("How many real rows", tuple(drawn["fractions"]), ()),
         Section("Cost", tuple(drawn["cost"]), (tables.cost(results), tables.language_model(results))),
-        Section("Weights", tuple(drawn["weights"]), (tables.weights(results), tables.spoiled_rows(results))),
+        Section("Weights", tuple(drawn["weights"]), (tables.weights(results), tables.corrupted_rows(results))),
         Section("Rows with the highest and lowest weights", (), tuple(tables.extreme_rows(results))),
         Section("Data", (), (tables.splits(results), tables.distributions(results))),
         Section("Failures", (), (tables.failures(results),)),

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.config.sources import SOURCES
+
 OUTCOMES = (
     "epoch",
     "train_loss",
@@ -37,7 +39,8 @@ class Results:
             A measured column that no trial has may be absent: it is added, empty.
         epochs: one row a trial and epoch (1, 2, ...): the identifying columns, ``train_loss``, the accuracies, F1s
             and weight statistics.
-        weights: one row a trial and training row: the identifying columns, ``id``, ``label`` (name), ``text``,
+        weights: one row a trial and training row: the identifying columns, ``id``, ``label`` (name), ``corruption``
+            ("" for a clean row), ``text``,
             ``weight`` (of the last epoch), ``mean_weight`` (over all epochs).
         distances: one row a pair of checkers that some trial uses: ``benchmark``, ``source``, ``seed``, ``fraction``,
             ``variant``, and the fields of ``harness.data.distributions.Distance``. May be empty.
@@ -58,3 +61,13 @@ class Results:
         ]
         if absent:
             object.__setattr__(self, "trials", self.trials.assign(**dict.fromkeys(absent, np.nan)))
+
+    def role(self, source: str) -> str:
+        """What a source is for in the report, as the ledger recorded it (see ``harness.config.sources``)."""
+        recorded = self.meta.get("sources", {}).get(source)
+        return str(recorded["role"]) if recorded else SOURCES[source].role
+
+    def title(self, source: str) -> str:
+        """What the rows of a source are called."""
+        recorded = self.meta.get("sources", {}).get(source)
+        return str(recorded["title"]) if recorded else SOURCES[source].title

@@ -11,7 +11,7 @@ from typing import cast
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from harness.data.corruptions import KINDS, kind
+from harness.data.corruptions import KINDS
 from harness.reports import costs, formatting
 from harness.reports.grid import (
     Key,
@@ -192,34 +192,34 @@ def weights(results: Results) -> Table:
     return table("Weights", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
 
 
-def spoiled_rows(results: Results) -> Table:
-    """How well the weights of each method tell the rows of a spoiled source apart, where it is known which they are."""
+def corrupted_rows(results: Results) -> Table:
+    """How well the weights of each method separate clean from corrupted rows, where it is known which they are."""
     rows = []
-    found = set() if results.weights.empty else set(results.weights["id"].map(kind))
-    kinds = [name for name in ("original", *KINDS) if name in found]
+    known = set() if results.weights.empty else set(results.weights["corruption"])
+    kinds = [name for name in ("", *KINDS) if name in known]
     for key, frame in cells_of(results.weights).items() if len(kinds) > 1 else ():
         known = frame.dropna(subset="weight")
-        groups = known["id"].map(kind)
+        groups = known["corruption"]
         if known["weight"].nunique() < 2 or groups.nunique() < 2:
             continue
         seeds = [mine for _, mine in known.groupby("seed")]
         told = []
         for column in ("weight", "mean_weight"):
-            areas = pd.Series([roc_auc_score(groups[mine.index] == "original", mine[column]) for mine in seeds])
+            areas = pd.Series([roc_auc_score(groups[mine.index] == "", mine[column]) for mine in seeds])
             told.append(f"{formatting.number(areas.mean(), 3)} ± {formatting.number(areas.std(), 3)}")
         means = known.groupby(groups)["mean_weight"].mean().reindex(kinds)
         rows.append(
             [key.benchmark, *_names(key), str(len(seeds)), *told, *(formatting.number(value) for value in means)]
         )
     columns = ["n", "AUROC, last epoch", "AUROC, all epochs"]
-    columns += [f"mean weight, {'intact' if name == 'original' else name}" for name in kinds]
+    columns += [f"mean weight, {name or 'clean'}" for name in kinds]
     note = (
-        "AUROC: the chance that an intact row has a greater weight than a spoiled one (0.5: the weights say nothing), "
+        "AUROC: the chance that a clean row has a greater weight than a corrupted one (0.5: the weights say nothing), "
         "mean ± standard deviation over seeds; of the weights of the last epoch, and of each row's mean weight over "
         "all epochs, as are the mean weights. Methods with one weight for all rows are left out. In a generated "
-        "source intact is as the language model wrote it, right or wrong."
+        "source clean means as the language model wrote it, right or wrong."
     )
-    return table("Weights of intact and spoiled rows", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+    return table("Weights of clean and corrupted rows", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
 
 
 def extreme_rows(results: Results) -> list[Table]:
@@ -230,7 +230,7 @@ def extreme_rows(results: Results) -> list[Table]:
     cells = cells_of(results.weights)
     tables = []
     for key in at_largest_fraction(cells):
-        if key.source != "generated":
+        if results.role(key.source) != "generated":
             continue
         order = _ordered_by_weight(cells[key])
         if order["weight"].round(9).nunique() < min(20, len(order)):

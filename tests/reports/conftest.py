@@ -161,7 +161,7 @@ def _weights(trial: dict[str, Any], rows: int) -> list[dict[str, Any]]:
         }.get(method, 1.0)
         text = f"generated sentence number {i}, which says something about the market"
         weights = {"weight": float(weight), "mean_weight": float(weight)}
-        out.append(identity | {"id": f"g{i:04d}", "label": LABELS[label], "text": text} | weights)
+        out.append(identity | {"id": f"g{i:04d}", "label": LABELS[label], "corruption": "", "text": text} | weights)
     return out
 
 

@@ -56,13 +56,13 @@ def test_bars_start_at_zero_and_add_up_to_the_stand_alone_cost(build: Build) -> 
     assert max(bar.get_x() + bar.get_width() for bar in ax.patches) == pytest.approx(expected)
 
 
-def test_spoiled_rows_are_mirrored(build: Build) -> None:
+def test_corrupted_rows_are_mirrored(build: Build) -> None:
     results = build(methods=("ce", "dimp", "filter"), seeds=(0, 1), rows=30)
     assert [drawing.name for drawing in figures.draw(results)["weights"]] == ["weights"]
-    ids = results.weights["id"].where(results.weights.index % 3 > 0, results.weights["id"] + "+flip")
-    noisy = Results(results.trials, results.epochs, results.weights.assign(id=ids), results.meta)
+    corruptions = results.weights["corruption"].where(results.weights.index % 3 > 0, "flip")
+    noisy = Results(results.trials, results.epochs, results.weights.assign(corruption=corruptions), results.meta)
     _, drawing = figures.draw(noisy)["weights"]
-    assert drawing.name == "spoiled"
+    assert drawing.name == "corrupted"
     (ax,) = drawing.figure.axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["dimp", "filter"]
     for row, steps in enumerate((ax.patches[:2], ax.patches[2:])):

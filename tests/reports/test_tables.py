@@ -96,24 +96,22 @@ def test_extreme_rows_are_ordered_and_need_an_order(build: Build) -> None:
     assert frame["text"].iloc[0] == dimp.loc[dimp["id"] == best, "text"].iloc[0]
 
 
-def test_weights_of_spoiled_rows_by_hand(build: Build) -> None:
+def test_weights_of_corrupted_rows_by_hand(build: Build) -> None:
     results = build(methods=("ce", "dimp", "filter"), seeds=(0, 1), rows=4)
-    assert not tables.spoiled_rows(results).rows, "nothing is known to be spoiled"
-    ids = dict(
-        zip([f"g{i:04d}" for i in range(4)], ["noisy-a", "noisy-b+flip", "noisy-c", "noisy-d+flip"], strict=True)
-    )
+    assert not tables.corrupted_rows(results).rows, "all rows are clean"
+    corruptions = dict(zip([f"g{i:04d}" for i in range(4)], ["", "flip", "", "flip"], strict=True))
     told = {("dimp", 0): [3.0, 1.0, 4.0, 2.0], ("dimp", 1): [1.0, 2.0, 3.0, np.nan], ("filter", 0): [0, 0, 1, 0]}
     told[("filter", 1)] = told[("filter", 0)]
-    weights = results.weights.assign(id=results.weights["id"].map(ids))
+    weights = results.weights.assign(corruption=results.weights["id"].map(corruptions))
     for (method, seed), values in told.items():
         weights.loc[(weights["method"] == method) & (weights["seed"] == seed), "weight"] = values
         weights.loc[(weights["method"] == method) & (weights["seed"] == seed), "mean_weight"] = [2.0, 1.0, 3.0, 1.0]
-    found = tables.spoiled_rows(tables.Results(results.trials, results.epochs, weights, results.meta)).frame()
+    found = tables.corrupted_rows(tables.Results(results.trials, results.epochs, weights, results.meta)).frame()
     assert found["method"].tolist() == ["dimp", "filter"], "CE has one weight for all rows"
     # dimp: all four pairs right, then one of two; filter: ties count half
     assert found["AUROC, last epoch"].tolist() == ["0.750 ± 0.354", "0.750 ± 0.000"]
     assert found["AUROC, all epochs"].tolist() == ["1.000 ± 0.000"] * 2
-    assert found["mean weight, intact"].tolist() == ["2.50"] * 2
+    assert found["mean weight, clean"].tolist() == ["2.50"] * 2
     assert found["mean weight, flip"].tolist() == ["1.00"] * 2
 
 

@@ -18,5 +18,5 @@ def draw(results: Results) -> dict[str, list[Drawing]]:
             "dynamics": curves.dynamics(results, palette),
             "fractions": curves.fractions(results, cells, palette),
             "cost": bars.cost(results, cells),
-            "weights": [*bars.weights(results, palette), *bars.spoiled(results, palette)],
+            "weights": [*bars.weights(results, palette), *bars.corrupted(results, palette)],
         }

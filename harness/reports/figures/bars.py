@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from harness.data.corruptions import kind
 from harness.reports import costs, formatting
 from harness.reports.figures.style import COLORS, GREY, INK, PALE, Drawing, Palette, heading, panels
 from harness.reports.grid import (
@@ -81,7 +80,7 @@ def cost(results: Results, cells: Cells) -> list[Drawing]:
 def weights(results: Results, palette: Palette) -> list[Drawing]:
     """Histograms of the weights on the generated source, on a logarithmic axis, a row for each method."""
     every = cells_of(results.weights)
-    cells = {key: every[key] for key in at_largest_fraction(every) if key.source == "generated"}
+    cells = {key: every[key] for key in at_largest_fraction(every) if results.role(key.source) == "generated"}
     cells = {key: rows for key, rows in cells.items() if rows["weight"].max() - rows["weight"].min() > 1e-9}
     if not cells:
         return []
@@ -100,11 +99,11 @@ def weights(results: Results, palette: Palette) -> list[Drawing]:
     return [Drawing("weights", "Distribution of the weights", caption, figure)]
 
 
-def spoiled(results: Results, palette: Palette) -> list[Drawing]:
-    """Histograms of the weights of intact rows, and below them of spoiled ones, where it is known which they are."""
+def corrupted(results: Results, palette: Palette) -> list[Drawing]:
+    """Histograms of the weights of clean rows, and below them of corrupted ones, where it is known which they are."""
     cells = {key: rows.dropna(subset="weight") for key, rows in cells_of(results.weights).items()}
-    cells = {key: rows.assign(intact=rows["id"].map(kind) == "original") for key, rows in cells.items()}
-    cells = {k: rows for k, rows in cells.items() if rows["intact"].nunique() > 1 and rows["weight"].nunique() > 1}
+    cells = {key: rows.assign(clean=rows["corruption"] == "") for key, rows in cells.items()}
+    cells = {k: rows for k, rows in cells.items() if rows["clean"].nunique() > 1 and rows["weight"].nunique() > 1}
     cells = {key: cells[key] for key in at_largest_fraction(cells)}
     if not cells:
         return []
@@ -115,14 +114,14 @@ def spoiled(results: Results, palette: Palette) -> list[Drawing]:
         mine = {key.method: rows for key, rows in cells.items() if (key.benchmark, key.variant) == panel}
         _mirrored(ax, methods, mine, palette)
         ax.set(title=heading(panel), xlabel="weight of a row, last epoch")
-    handles = [Patch(color=COLORS[0], label="intact (any color)"), Patch(color=GREY, label="spoiled")]
+    handles = [Patch(color=COLORS[0], label="clean (any color)"), Patch(color=GREY, label="corrupted")]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     caption = (
-        "Weights of intact rows, above each line, and of spoiled ones, below it, in the last epoch, all seeds "
+        "Weights of clean rows, above each line, and of corrupted ones, below it, in the last epoch, all seeds "
         "together; both sides of a line are shares of their own rows on one scale. Weights beyond the axis count into "
         "its last bin. Methods with one weight for all rows are left out."
     )
-    return [Drawing("spoiled", "Weights of intact and spoiled rows", caption, figure)]
+    return [Drawing("corrupted", "Weights of clean and corrupted rows", caption, figure)]
 
 
 def _mirrored(ax: Axes, methods: list[str], mine: dict[str, pd.DataFrame], palette: Palette) -> None:
@@ -131,8 +130,8 @@ def _mirrored(ax: Axes, methods: list[str], mine: dict[str, pd.DataFrame], palet
     for y, method in enumerate(methods):
         if method not in mine:
             continue
-        weight, intact = mine[method]["weight"].clip(upper=high), mine[method]["intact"]
-        shares = [np.histogram(part, bins=bins)[0] / len(part) for part in (weight[intact], weight[~intact])]
+        weight, clean = mine[method]["weight"].clip(upper=high), mine[method]["clean"]
+        shares = [np.histogram(part, bins=bins)[0] / len(part) for part in (weight[clean], weight[~clean])]
         most = max(share.max() for share in shares)
         for share, color, sign in zip(shares, (palette.color(method), GREY), (-1, 1), strict=True):
             ax.stairs(y + sign * 0.42 * share / most, bins, baseline=y, fill=True, color=color, alpha=0.75)

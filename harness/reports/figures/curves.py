@@ -49,7 +49,9 @@ def dynamics(results: Results, palette: Palette) -> list[Drawing]:
 
 def fractions(results: Results, cells: Cells, palette: Palette) -> list[Drawing]:
     """Test accuracy against the share of real rows, with the quality checker's own accuracy."""
-    shares = {key: key.fraction for key in cells if key.fraction is not None and key.source == "generated"}
+    shares = {
+        key: key.fraction for key in cells if key.fraction is not None and results.role(key.source) == "generated"
+    }
     if len(set(shares.values())) < 2:
         return []
     where = panels_of(shares)
