@@ -62,10 +62,7 @@ def read(results: Results) -> list[Reading]:
 def _sentences(results: Results, cells: Cells, gains: dict[Key, Paired], cell_costs: Cells) -> list[str]:
     sources = [key.source for role in SUBJECTS for key in cells if results.role(key.source) == role]
     if not sources:
-        return [
-            "No source of generated, corrupted or many real rows was planned: there is nothing to compare.",
-            *_missing(cells),
-        ]
+        return ["No source with rows to be judged was planned: there is nothing to compare.", *_missing(cells)]
     source, title = sources[0], results.title(sources[0])
     means = {
         key: summarize(by_seed(cells[key], METRIC).to_numpy())

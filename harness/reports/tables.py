@@ -195,8 +195,8 @@ def weights(results: Results) -> Table:
 def corrupted_rows(results: Results) -> Table:
     """How well the weights of each method separate clean from corrupted rows, where it is known which they are."""
     rows = []
-    known = set() if results.weights.empty else set(results.weights["corruption"])
-    kinds = [name for name in ("", *KINDS) if name in known]
+    present = set() if results.weights.empty else set(results.weights["corruption"])
+    kinds = [name for name in ("", *KINDS) if name in present]
     for key, frame in cells_of(results.weights).items() if len(kinds) > 1 else ():
         known = frame.dropna(subset="weight")
         groups = known["corruption"]
