@@ -162,7 +162,7 @@ def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python experiments/runtime/fanout.py --trials 8 --repetitions 3 --json fanout.json",
+        epilog="example: python experiments/measurements/fanout.py --trials 8 --repetitions 3 --json fanout.json",
     )  # fmt: skip
     parser.add_argument("--trials", type=int, default=8, help="trials of each fan-out (default 8)")
     parser.add_argument("--repetitions", type=int, default=3, help="fan-outs of each pattern, alternating (default 3)")

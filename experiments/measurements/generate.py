@@ -77,7 +77,7 @@ def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python experiments/runtime/generate.py --json generate.json",
+        epilog="example: python experiments/measurements/generate.py --json generate.json",
     )  # fmt: skip
     parser.add_argument("--rows", type=int, default=300, help="rows of a corpus (default 300)")
     parser.add_argument("--rows-per-call", type=int, default=1, help="rows in an answer (default 1)")

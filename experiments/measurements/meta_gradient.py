@@ -177,7 +177,7 @@ def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python experiments/runtime/meta_gradient.py --json meta_gradient.json",
+        epilog="example: python experiments/measurements/meta_gradient.py --json meta_gradient.json",
     )  # fmt: skip
     parser.add_argument("--batch", type=int, default=32, help="rows of a batch, and of real rows (default 32)")
     parser.add_argument("--repetitions", type=int, default=7, help="steps of each way (default 7)")

@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,23 +73,30 @@ class DependencySearcher(_NotKept, Searcher):
     def __init__(self, jobs: list[Job], observer: Observer) -> None:
         super().__init__(metric="status", mode="max")
         self._waiting = {job.trial.id: job for job in jobs}
-        self._open = set(self._waiting)  # not yet done
-        self._failed: set[str] = set()
+        self._order = {id_: place for place, id_ in enumerate(self._waiting)}
+        self._missing = {id_: set(job.trial.checkers) & self._waiting.keys() for id_, job in self._waiting.items()}
+        self._dependents: dict[str, list[str]] = {}
+        for id_, checkers in self._missing.items():
+            for checker in checkers:
+                self._dependents.setdefault(checker, []).append(id_)
+        self._ready = [place for id_, place in self._order.items() if not self._missing[id_]]  # sorted, so a heap
+        self._ids = list(self._waiting)
+        self._broken: list[tuple[str, str]] = []  # a job and its checker that failed
         self._running: dict[str, str] = {}
         self._observer = observer
 
     def suggest(self, trial_id: str) -> Any:
         """The next job that can run, None if all wait, FINISHED if there is none left."""
-        for id_, job in list(self._waiting.items()):
-            broken = [checker for checker in job.trial.checkers if checker in self._failed]
-            if broken:
-                del self._waiting[id_]
+        while self._broken:
+            id_, checker = self._broken.pop(0)
+            job = self._waiting.pop(id_, None)
+            if job is not None:
                 self._close(id_, failed=True)
-                self._observer.failed(job, f"its checker {broken[0]} failed")
-            elif not self._open.intersection(job.trial.checkers):
-                del self._waiting[id_]
-                self._running[trial_id] = id_
-                return {"job": job.model_dump_json()}
+                self._observer.failed(job, f"its checker {checker} failed")
+        if self._ready:
+            id_ = self._ids[heappop(self._ready)]
+            self._running[trial_id] = id_
+            return {"job": self._waiting.pop(id_).model_dump_json()}
         return None if self._waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -102,9 +110,13 @@ class DependencySearcher(_NotKept, Searcher):
         """Nothing: the ledger is the record."""
 
     def _close(self, id_: str, failed: bool) -> None:
-        self._open.discard(id_)
-        if failed:
-            self._failed.add(id_)
+        for dependent in self._dependents.pop(id_, ()):
+            if failed:
+                self._broken.append((dependent, id_))
+            else:
+                self._missing[dependent].discard(id_)
+                if not self._missing[dependent] and dependent in self._waiting:
+                    heappush(self._ready, self._order[dependent])
 
 
 class ObserverCallback(_NotKept, Callback):

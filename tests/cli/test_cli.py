@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.ledger.mlflow_ledger import Ledger
-from tests.commands import Home, end, family, wait_for_server
+from tests.commands import Home, end, family, gone, wait_for_server
 
 COMMANDS = [[], ["run"], ["plan"], ["report"], ["ui"], ["show"], ["list"], ["list", "methods"], ["list", "benchmarks"]]
 
@@ -194,3 +194,18 @@ def test_ui_listens_on_this_machine_only(home: Home) -> None:
         assert f"http://127.0.0.1:{port}" in home.log.read_text()
     finally:
         end(server)
+
+
+def test_ui_ends_all_its_processes_when_it_is_terminated(home: Home) -> None:
+    Ledger(f"sqlite:///{home.folder / 'home' / 'mlflow.db'}", home.folder / "home")
+    port = free_port()
+    with home.log.open("w") as log:
+        server = psutil.Popen(
+            home.command("ui", "--port", port), stdout=log, stderr=subprocess.STDOUT, env=home.environment()
+        )
+    wait_for_server(port, server)
+    processes = family(server)
+    assert len(processes) > 1
+    server.terminate()
+    assert server.wait(60) == 143
+    assert gone(processes) == []

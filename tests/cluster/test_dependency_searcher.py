@@ -9,15 +9,17 @@ from ray.tune.search import Searcher
 
 from harness.cluster.tune import DependencySearcher
 from harness.config.experiment import MethodChoice, Training
-from harness.planning.trials import Job, Task, Trial
+from harness.planning.trials import Job, Task, Trial, TrialStage
 
 from .small import Listener
+
+STAGE = TrialStage(splits=("generated",), weighted=True, training=Training())
 
 
 def job(method: str, seed: int = 0, quality: Job | None = None, diversity: Job | None = None) -> Job:
     trial = Trial(
         task=Task(name="toy", labels=("a", "b"), digests={}), source="generated", method=MethodChoice(name=method),
-        seed=seed, fraction=None, encoder="e", encoder_identity="e", training=Training(), threads=1, workers=1,
+        seed=seed, fraction=None, encoder="e", encoder_identity="e", threads=1, workers=1, stages=(STAGE,),
         device="cpu", quality=quality and quality.trial.id, diversity=diversity and diversity.trial.id,
     )  # fmt: skip
     return Job(trial=trial, label=method)

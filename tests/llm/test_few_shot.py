@@ -15,7 +15,7 @@ from harness.config.experiment import MethodChoice, load
 from harness.config.schema import parse
 from harness.data.split_files import save_split
 from harness.errors import TrialError, UserError
-from harness.methods import Step, methods
+from harness.methods import MicroBatch, methods
 from harness.planning.plan import Plan, make, resolve
 from harness.planning.trials import Job
 from harness.store import Store
@@ -162,7 +162,7 @@ def test_it_has_no_weights() -> None:
     kind = methods.get("llm_few_shot")
     method = kind(kind.settings_type()(model="fake"))
     with pytest.raises(TrialError, match="without training"):
-        method.weights(Step((), *[None] * 6))  # type: ignore[arg-type]
+        method.weights(MicroBatch((), *[None] * 6))  # type: ignore[arg-type]
 
 
 def test_no_prediction_is_wrong_worked_by_hand() -> None:
