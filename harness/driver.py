@@ -31,6 +31,7 @@ from harness.ledger.artifacts import (
 )
 from harness.ledger.entries import Entry, finished, open_reader
 from harness.ledger.legacy import describe_sources
+from harness.methods import methods
 from harness.paths import Paths
 from harness.planning.estimate import work
 from harness.planning.plan import Plan, missing
@@ -230,16 +231,21 @@ class Recorder:
 
 
 def result_frames(job: Job, result: TrialResult, splits: Mapping[str, Split]) -> dict[str, pd.DataFrame]:
-    """Test predictions (last and best epoch on validation) and per-example weights, by file name."""
+    """Test predictions (last and best epoch on validation) and the weights of the weighed rows, by file name."""
     trial, test = job.trial, splits["test"]
     epochs = {best_epoch(result.history), len(result.history)}
     log_probs = {epoch: result.arrays["test"][epoch - 1] for epoch in epochs}
     frames = {Predictions.FILE: Predictions.to_frame(test.ids, trial.task.labels, test.labels, log_probs)}
     if "weights" in result.arrays:
         rows = select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed)
+        weights = result.arrays["weights"]
+        if not methods.get(trial.method.name).weighs_real_rows:  # others keep weight 1
+            weighed = set(select(SOURCES[trial.source].weighed, splits, trial.fraction, trial.seed).ids)
+            chosen = [position for position, id_ in enumerate(rows.ids) if id_ in weighed]
+            rows, weights = rows.take(chosen), weights[:, chosen]
         names = np.array(trial.task.labels)[rows.labels].tolist()
         corruptions = [name if (name := kind(id_)) != "original" else "" for id_ in rows.ids]
-        frames[Weights.FILE] = Weights.to_frame(rows.ids, names, corruptions, result.arrays["weights"])
+        frames[Weights.FILE] = Weights.to_frame(rows.ids, names, corruptions, weights)
     return frames
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: where rows come from, how they are checked, split, tokenised and batched."""
+"""Benchmarks: where rows come from, how they are checked, split, tokenized and batched."""

@@ -109,8 +109,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of the training rows. Columns: ``id``, ``label``, ``corruption`` ("" for a clean row), and
-    ``weight_<k>`` for every evaluation, NaN where a row was not trained on since the one before."""
+    """The weights of the rows that a method weighs.
+
+    Columns: ``id``, ``label``, ``corruption`` ("" for a clean row), and ``weight_<k>`` for every evaluation, NaN where a
+    row was not trained on since the one before.
+    """
 
     FILE = "weights.parquet"
     frame: pd.DataFrame

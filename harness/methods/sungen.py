@@ -1,4 +1,4 @@
-"""SunGen: weights of synthetic rows by bi-level optimisation with a noise-robust outer loss."""
+"""SunGen: weights of synthetic rows by bi-level optimization with a noise-robust outer loss."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def _dots(ax: Axes, y: int, key: Key, cells: Cells, palette: Palette) -> None:
 
 
 def _parts(trials: pd.DataFrame) -> dict[str, tuple[list[str], str]]:
-    """The segments of a bar: label -> columns and color. Reading and tokenising are one."""
+    """The segments of a bar: label -> columns and color. Reading and tokenizing are one."""
     own = costs.own_phases(trials)
     reading = [name for name in own if name in ("load", "tokenize")]
     parts = {"load and tokenize": ([costs.PREFIX + name for name in reading], PALE)} if reading else {}
