@@ -238,7 +238,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
 
     Files that the experiment names relatively are relative to its own folder.
     """
-    raw = read_yaml(path)
+    raw = read_yaml(path, _anchor_paths)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
@@ -248,13 +248,18 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
         except yaml.YAMLError:
             raise UserError(f"--set {override!r}: {value!r} cannot be read as a YAML value") from None
     raw.setdefault("name", path.stem)
+    return parse(Experiment, _anchor_paths(raw, path.parent), str(path))
+
+
+def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """An experiment's raw YAML with its relative paths made absolute against ``folder``."""
     benchmarks = raw.get("benchmarks")
     if isinstance(benchmarks, str | dict):
         raw["benchmarks"] = benchmarks = [benchmarks]
     if isinstance(benchmarks, list):
-        raw["benchmarks"] = [_anchor(entry, path.parent) for entry in benchmarks]
-    _anchor_prompts(raw.get("grid"), path.parent)
-    return parse(Experiment, raw, str(path))
+        raw["benchmarks"] = [_anchor(entry, folder) for entry in benchmarks]
+    _anchor_prompts(raw.get("grid"), folder)
+    return raw
 
 
 def _anchor_prompts(grid: Any, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -13,6 +14,7 @@ from harness.errors import UserError, unknown
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Model = TypeVar("Model", bound=BaseModel)
+Anchor = Callable[[dict[str, Any], Path], dict[str, Any]]
 
 _WHOLE, _NUMBER = "expected a whole number", "expected a number"
 _LIST, _GROUP = "expected a list", "expected a mapping of settings"
@@ -42,8 +44,45 @@ def parse(kind: type[Model], raw: Any, where: str) -> Model:
         raise UserError(f"{where}: " + "\n  ".join(explain(kind, error))) from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, loaded safely, or a ``UserError``."""
+def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file, loaded safely, with the files that it includes.
+
+    ``include:`` names one file or several, relative to this one; what stands in this file goes before what they say,
+    mappings key by key. An included ``name`` does not count.
+
+    Args:
+        path: the file.
+        anchor: makes the relative paths in a file's mapping absolute, given its folder.
+        trail: the files that include this one.
+
+    Raises:
+        UserError: a file is missing, is no mapping, or includes itself.
+    """
+    if path.absolute() in trail:
+        raise UserError(f"{path}: it includes itself: {' -> '.join(str(file) for file in (*trail, path.absolute()))}")
+    raw = _read_mapping(path)
+    names = raw.pop("include", [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: include: expected a file or a list of files, found {names!r}")
+    merged: dict[str, Any] = {}
+    for name in names:
+        included = read_yaml(path.parent / name, anchor, (*trail, path.absolute()))
+        included.pop("name", None)
+        merged = _merge(merged, included)
+    return _merge(merged, anchor(raw, path.parent) if anchor else raw)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``base``: mappings key by key, anything else replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        known = out.get(key)
+        out[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

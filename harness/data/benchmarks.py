@@ -62,7 +62,7 @@ def resolve(entry: str | Benchmark) -> Benchmark:
     if not entry.endswith((".yaml", ".yml")) and entry not in known:
         raise unknown("benchmark", entry, known)
     path = known.get(entry) or Path(entry)
-    raw = anchor_files(read_yaml(path), path.parent)
+    raw = read_yaml(path, anchor_files)
     raw.setdefault("name", path.stem)
     return parse(Benchmark, raw, str(path))
 

@@ -111,8 +111,8 @@ class Predictions:
 class Weights:
     """The weights of the rows that a method weighs.
 
-    Columns: ``id``, ``label``, ``corruption`` ("" for a clean row), and ``weight_<k>`` for every evaluation, NaN where a
-    row was not trained on since the one before.
+    Columns: ``id``, ``label``, ``corruption`` ("" for a clean row), and ``weight_<k>`` for every evaluation, NaN
+    where a row was not trained on since the one before.
     """
 
     FILE = "weights.parquet"

@@ -340,3 +340,26 @@ def test_the_length_of_a_stage_is_visible_in_the_resolved_experiment():
     experiment = Experiment(name="e", **BASE)
     assert experiment.stages["real_small"].steps == 80
     assert Experiment(name="e", **BASE, stages={"generated": {"epochs": 2}}).stages["real_small"].steps == 80
+
+
+def test_a_variant_of_an_experiment_is_three_lines(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "whole.yaml").write_text(
+        "name: whole\nbenchmarks: [mine.yaml]\ngrid: [{source: generated, methods: [ce]}]\n"
+        "training: {epochs: 3, batch_size: 8}\n"
+    )
+    (tmp_path / "short.yaml").write_text("include: base/whole.yaml\ntraining: {epochs: 1}\nseeds: [7]\n")
+    experiment = load(tmp_path / "short.yaml")
+    assert (experiment.name, experiment.seeds) == ("short", (7,))
+    assert (experiment.training.epochs, experiment.training.batch_size) == (1, 8)
+    assert experiment.benchmarks == (str(tmp_path / "base" / "mine.yaml"),), "relative to the file that names it"
+
+
+def test_a_file_that_includes_itself(tmp_path):
+    (tmp_path / "a.yaml").write_text("include: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("include: [a.yaml]\n")
+    with pytest.raises(UserError, match=r"it includes itself: .*a\.yaml -> .*b\.yaml -> .*a\.yaml"):
+        load(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("include: 3\n")
+    with pytest.raises(UserError, match="include: expected a file or a list of files, found 3"):
+        load(tmp_path / "c.yaml")

@@ -180,3 +180,12 @@ def test_sentence_pairs_with_class_indices():
     splits = load(benchmark, ["real_small", "validation", "test"])
     assert {name: len(split) for name, split in splits.items()} == {"real_small": 400, "validation": 400, "test": 1725}
     assert all(split.pairs and len(split.pairs) == len(split) for split in splits.values())
+
+
+def test_a_variant_of_a_benchmark_is_three_lines(tiny_benchmark, tmp_path):
+    file = tmp_path / "variant.yaml"
+    file.write_text(f"include: {tiny_benchmark}\nsplits:\n  noisy: {{of: generated, flip: 0.25}}\n")
+    variant = resolve(str(file))
+    assert variant.name == "variant"
+    loaded = load(variant, ["generated", "noisy"])
+    assert (loaded["generated"].labels != loaded["noisy"].labels).sum() == 12
