@@ -65,26 +65,25 @@ def write(results: Results, folder: Path) -> Path:
 
 def _sections(results: Results) -> list[Section]:
     drawn = figures.draw(results)
+    numbers: dict[str, list[Table]] = {
+        "Accuracy": [tables.accuracy(results)],
+        "Gain over CE": [
+            tables.gains(results, "test_accuracy", "Paired gain in accuracy"),
+            tables.gains(results, "test_f1", "Paired gain in macro F1", folded=True),
+        ],
+        "Training dynamics": [],
+        "How many real rows": [],
+        "Cost": [tables.cost(results), tables.language_model(results)],
+        "Weights": [tables.weights(results), tables.corrupted_rows(results)],
+        "Rows with the highest and lowest weights": tables.extreme_rows(results),
+        "Data": [tables.splits(results), tables.distributions(results)],
+        "Failures": [tables.failures(results)],
+    }
     sections = [
-        Section("Accuracy", tuple(drawn["accuracy"]), (tables.accuracy(results),)),
-        Section(
-            "Gain over CE",
-            (),
-            (
-                tables.gains(results, "test_accuracy", "Paired gain in accuracy"),
-                tables.gains(results, "test_f1", "Paired gain in macro F1", folded=True),
-            ),
-        ),
-        Section("Training dynamics", tuple(drawn["dynamics"]), ()),
-        Section("How many real rows", tuple(drawn["fractions"]), ()),
-        Section("Cost", tuple(drawn["cost"]), (tables.cost(results), tables.language_model(results))),
-        Section("Weights", tuple(drawn["weights"]), (tables.weights(results), tables.corrupted_rows(results))),
-        Section("Rows with the highest and lowest weights", (), tuple(tables.extreme_rows(results))),
-        Section("Data", (), (tables.splits(results), tables.distributions(results))),
-        Section("Failures", (), (tables.failures(results),)),
+        Section(title, tuple(drawn.get(title, ())), tuple(t for t in numbers.get(title, ()) if t.rows))
+        for title in dict.fromkeys((*numbers, *drawn))
     ]
-    filled = [Section(s.title, s.drawings, tuple(t for t in s.tables if t.rows)) for s in sections]
-    return [section for section in filled if section.drawings or section.tables]
+    return [section for section in sections if section.drawings or section.tables]
 
 
 def _context(results: Results, sections: list[Section]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harness.methods import methods
 from harness.reports.grid import BASELINE, Key
 
 INK = "#24292f"
@@ -85,11 +86,18 @@ def style() -> Iterator[None]:
 
 
 class Palette:
-    """A color and a marker for each method, CE in grey; the same in every figure of a report."""
+    """A color and a marker for each method, CE in grey; the same in every figure of every report.
+
+    A method has the place of its name among all methods there are; one with other settings, or from elsewhere, the next
+    free place. Methods of a report never share both color and marker.
+    """
 
     def __init__(self, keys: Iterable[Key]) -> None:
+        known = [name for name in methods.entries if name != BASELINE]
         others = [method for method in dict.fromkeys(key.method for key in keys) if method != BASELINE]
-        self._place = {method: i for i, method in enumerate(others)}
+        self._place = {method: known.index(method) for method in others if method in known}
+        for method in others:
+            self._place.setdefault(method, max([len(known) - 1, *self._place.values()]) + 1)
 
     def color(self, method: str) -> str:
         """The method's color."""
@@ -118,3 +126,10 @@ def panels(
 def heading(panel: tuple[str, str]) -> str:
     """The title of the panel of a benchmark and variant."""
     return ", ".join(part for part in panel if part)
+
+
+def legend(axes: list[Axes]) -> None:
+    """One legend for all panels, outside of them."""
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure = axes[0].figure
+    figure.legend(entries.values(), entries.keys(), loc="outside right upper")
