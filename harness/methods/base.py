@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,21 +19,15 @@ from pydantic import Field
 from harness.config.benchmark import Columns
 from harness.config.experiment import Training
 from harness.config.schema import FrozenModel
-from harness.data.split import IntArray, Split
+from harness.data.split import Split
 from harness.errors import TrialError, UserError
 
 if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor
 
+    from harness.methods.protocols import InnerTraining, MetaGradient
+
 Need = Literal["quality", "diversity", "real", "gradients", "inner_training"]
-#: Whose step is looked ahead through: plain gradient descent's, or that of the optimizer with its own moments.
-Rule = Literal["sgd", "adam"]
-#: ``linear``: the derivative of the optimizer's step on the weighted batch; ``exact``: every example steps by itself.
-Form = Literal["linear", "exact"]
-#: What an outer loss is, of the probability p of the given label: ``bounded`` is 1 - p, in which no row counts for
-#: more than 1 however wrong its label (the mean absolute error of Ghosh et al. 2017, and up to a factor the reverse
-#: cross-entropy of Wang et al. 2019); ``cross_entropy`` is -log p.
-OuterLoss = Literal["bounded", "cross_entropy"]
 #: Log-probabilities are clamped here, so that ratios of probabilities of 0 and 1 stay finite in float32.
 LOG_FLOOR = float(np.log(np.finfo(np.float32).tiny))
 
@@ -48,65 +42,6 @@ class MethodSettings(FrozenModel):
 
 
 Settings = TypeVar("Settings", bound=MethodSettings)
-
-
-class MetaGradient(Protocol):
-    """What a method may ask about the gradients of a batch, if it needs ``gradients``."""
-
-    @property
-    def size(self) -> int:
-        """Rows of the batch, over all workers."""
-
-    def sensitivity(self, weights: Tensor, rule: Rule, real_rows: int | None, form: Form = "linear") -> Tensor:
-        """How the loss on the small real set, after one step on mean(w ℓ), changes with each weight.
-
-        Args:
-            weights: w, float32 [B], at which the derivative is taken.
-            rule: whose step.
-            real_rows: on how many real rows, the next ones in a seeded order; None for all of them.
-            form: see ``Form``; the two are the same for ``sgd``.
-
-        Returns:
-            dL(θ')/dw_i, float32 [B].
-        """
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum of values [B] over the whole batch, on all workers."""
-
-    def scatter(self, values: Tensor) -> Tensor:
-        """Values [B] at the places of their rows in the source, zero elsewhere, the same on all workers [n]."""
-
-
-class InnerTraining(Protocol):
-    """Trainings before the real one, which it does not change, for a method that needs ``inner_training``."""
-
-    @property
-    def size(self) -> int:
-        """Rows n of the source."""
-
-    def shuffled(self, number: int) -> IntArray:
-        """The positions of the rows in a random order of the trial's seed; another number, another order [n]."""
-
-    def train(self, weights: Tensor, rows: IntArray, epochs: int) -> None:
-        """Fine-tunes on mean(w ℓ) over some rows, from the start of the real training and with its settings.
-
-        Args:
-            weights: w of all rows of the source, float32 [n].
-            rows: positions of those to train on.
-            epochs: passes over them.
-        """
-
-    def inner_products(self, rows: IntArray, outer: IntArray | None, loss: OuterLoss) -> Tensor:
-        """⟨∇ outer loss, ∇ℓ_i⟩ where the last training ended, without dropout; the same on all workers.
-
-        Args:
-            rows: positions i in the source.
-            outer: positions of the rows that the outer loss is the mean over; None for the small real set.
-            loss: which outer loss.
-
-        Returns:
-            float32 [len(rows)].
-        """
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from harness.config.experiment import Training
 from harness.errors import UserError
-from harness.methods.base import MetaGradient, MicroBatch, SourceInfo
+from harness.methods.base import MicroBatch, SourceInfo
 from harness.methods.lookahead import LookaheadMethod, LookaheadSettings
+from harness.methods.protocols import MetaGradient
 
 if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor

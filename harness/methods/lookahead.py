@@ -10,7 +10,8 @@ from pydantic import Field
 
 from harness.config.experiment import Training
 from harness.errors import UserError
-from harness.methods.base import Form, MetaGradient, Method, MethodSettings, MicroBatch, Rule
+from harness.methods.base import Method, MethodSettings, MicroBatch
+from harness.methods.protocols import Form, MetaGradient, Rule
 
 if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.methods.base import MetaGradient, MicroBatch, Rule
+from harness.methods.base import MicroBatch
 from harness.methods.lookahead import LookaheadMethod, LookaheadSettings
+from harness.methods.protocols import MetaGradient, Rule
 
 if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.config.experiment import Training
-from harness.methods.base import InnerTraining, Method, MethodSettings, MicroBatch, Need, OuterLoss, SourceInfo
+from harness.methods.base import Method, MethodSettings, MicroBatch, Need, SourceInfo
+from harness.methods.protocols import InnerTraining, OuterLoss
 
 if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor

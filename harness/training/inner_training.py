@@ -13,7 +13,8 @@ from harness.config.experiment import Training
 from harness.data.batches import evaluation_batches
 from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
-from harness.methods.base import Method, MethodSettings, MicroBatch, OuterLoss
+from harness.methods.base import Method, MethodSettings, MicroBatch
+from harness.methods.protocols import OuterLoss
 from harness.seeds import generator
 from harness.training.evaluation import to_device
 from harness.training.loop import Inputs, Loop

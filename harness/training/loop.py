@@ -20,7 +20,7 @@ from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
 from harness.errors import TrialError
 from harness.methods import AnyMethod, MicroBatch
-from harness.methods.base import MetaGradient
+from harness.methods.protocols import MetaGradient
 from harness.seeds import derive
 from harness.training.classifier import forward, make_optimizer
 from harness.training.evaluation import FloatArray, metrics, predict, to_device

@@ -24,7 +24,7 @@ from harness.config.experiment import Training
 from harness.data.batches import evaluation_batches
 from harness.data.split import Split
 from harness.data.tokens import Tokens
-from harness.methods.base import Form, Rule
+from harness.methods.protocols import Form, Rule
 from harness.seeds import generator
 from harness.training.evaluation import to_device
 from harness.training.meta_gradients.forward_mode import ForwardModeProducts, gradient, losses_at, parameters_of
