@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -158,37 +159,53 @@ def _inputs(
     """The rows of a stage with the data that its method needs. Calls ``method.prepare``."""
     with timer.phase(Phase.LOAD):
         source = select(stage.splits, splits, trial.fraction, trial.seed)
-        weighed, rows = _weighed_rows(trial, stage, method, splits, source)
+        weighed, rows = _weighed_rows(trial, stage, splits, source)
         quality = diversity = None
         if stage.weighted:
             checkers = (trial.quality, trial.diversity)
             quality, diversity = (_scores(trial, checker, rows, store) for checker in checkers)
     with timer.phase(Phase.TOKENIZE):
         tokens = tokens_of(trial, source, store)
+    is_real = None
+    if method.weighs_real_rows:
+        is_real = _is_real(trial, stage, splits)
+        if weighed is not None:
+            quality, diversity = (_spread(scores, weighed, len(source)) for scores in (quality, diversity))
+            weighed, rows = None, source
     needs = method.needs_with(method.settings)
     real = select(("real_small",), splits, trial.fraction, trial.seed) if "real" in needs else None
     method.prepare(SourceInfo(rows.labels, len(trial.task.labels), None if real is None else real.labels))
     real_inputs = None
     if real is not None and needs & {"gradients", "inner_training"}:  # other methods only use the labels
         real_inputs = (real, tokens_of(trial, real, store))
-    is_real = None
-    if method.weighs_real_rows:
-        is_real = np.concatenate(
-            [np.full(len(select((n,), splits, trial.fraction, trial.seed)), n in REAL_SPLITS) for n in stage.splits]
-        )
     return Inputs(source, tokens, quality, diversity, evaluation, real_inputs, weighed, is_real)
 
 
 def _weighed_rows(
-    trial: Trial, stage: TrialStage, method: AnyMethod, splits: dict[str, Split], source: Split
+    trial: Trial, stage: TrialStage, splits: dict[str, Split], source: Split
 ) -> tuple[IntArray | None, Split]:
-    """Positions in the stage of the rows that the method weighs (None for all), and these rows."""
+    """Positions in the stage of the rows beside which real rows keep weight 1 (None for all), and these rows."""
     names = weighed_splits(stage.splits)
-    if method.weighs_real_rows or names == stage.splits:
+    if names == stage.splits:
         return None, source
     rows = select(names, splits, trial.fraction, trial.seed)
     positions = {id_: position for position, id_ in enumerate(source.ids)}
     return np.array([positions[id_] for id_ in rows.ids], dtype=np.int64), rows
+
+
+def _is_real(trial: Trial, stage: TrialStage, splits: dict[str, Split]) -> npt.NDArray[np.bool_]:
+    """Which rows of a stage are real [n]."""
+    sizes = {name: len(select((name,), splits, trial.fraction, trial.seed)) for name in stage.splits}
+    return np.concatenate([np.full(size, name in REAL_SPLITS) for name, size in sizes.items()])
+
+
+def _spread(scores: FloatArray | None, positions: IntArray, rows: int) -> FloatArray | None:
+    """Scores [m, C] at their positions among ``rows`` rows, NaN for the others [rows, C]."""
+    if scores is None:
+        return None
+    out: FloatArray = np.full((rows, scores.shape[1]), np.nan, dtype=np.float32)
+    out[positions] = scores
+    return out
 
 
 def _weight_statistics(outcomes: list[Outcome]) -> dict[str, float]:
