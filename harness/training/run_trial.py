@@ -30,6 +30,7 @@ from harness.training.memory import peak_memory_mb, release_memory, reset_peak_m
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
 from harness.training.trial_result import TrialResult, environment, load_result, save_result
+from harness.training.weights import STATISTICS
 
 EVALUATED = ("validation", "test")
 
@@ -211,7 +212,7 @@ def _spread(scores: FloatArray | None, positions: IntArray, rows: int) -> FloatA
 def _weight_statistics(outcomes: list[Outcome]) -> dict[str, float]:
     """The weight statistics of the last evaluation."""
     last = outcomes[-1].history[-1] if outcomes else {}
-    return {key: value for key, value in last.items() if key.startswith("weight_")}
+    return {key: last[key] for key in STATISTICS if key in last}
 
 
 def _all_weights(trial: Trial, splits: dict[str, Split], outcomes: list[Outcome]) -> FloatArray:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from harness.training.process_group import ProcessGroup
 
+#: Keys of ``summary``.
+STATISTICS = ("weight_mean", "weight_min", "weight_max", "weight_clipped", "weight_ess")
+
 
 class WeightRecord:
     """The last weight of every row between two evaluations, gathered over all processes.
@@ -51,8 +54,13 @@ def effective_sample_size(weights: npt.NDArray[np.float64]) -> float:
 
 
 def summary(weights: npt.NDArray[np.float32], clip: float | None) -> dict[str, float]:
-    """Mean, minimum, maximum, clipped share and effective sample size of weights [n], without NaN."""
+    """Mean, minimum, maximum, clipped share and effective sample size of weights [n], without NaN.
+
+    All are NaN if no row was seen: few steps on a mixed stage may use real rows alone.
+    """
     seen = weights[~np.isnan(weights)].astype(np.float64)
+    if not len(seen):
+        return dict.fromkeys(STATISTICS, float("nan"))
     return {
         "weight_mean": float(seen.mean()),
         "weight_min": float(seen.min()),

@@ -248,13 +248,3 @@ def test_the_classes_are_evenly_mixed_in_any_few_real_rows(rows, tokens, tiny_en
         seen = np.cumsum(order == label)
         expected = (labels == label).mean() * np.arange(1, 16)
         assert np.abs(seen - expected).max() <= 1.0, "never more than a row from its share"
-
-
-def test_a_phase_within_a_phase_is_booked_by_itself(monkeypatch):
-    clock = iter([0.0, 1.0, 4.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
-    monkeypatch.setattr("harness.training.timing.time.perf_counter", lambda: next(clock))
-    timer = PhaseTimer(HERE.device)
-    with timer.phase(Phase.TRAIN), timer.phase(Phase.META_GRADIENT):
-        pass
-    assert timer.seconds == {Phase.TRAIN: 7.0, Phase.META_GRADIENT: 3.0}
-    assert timer.runtime() == {"seconds_train": 7.0, "seconds_meta_gradient": 3.0}

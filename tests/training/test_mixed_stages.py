@@ -195,3 +195,12 @@ def test_a_method_may_weigh_real_rows_too(experiment_file, tmp_path, monkeypatch
     for batch in method.batches:
         assert batch.real.tolist() == [id_.startswith("real_small") for id_ in batch.ids]
         assert torch.equal(batch.quality.isnan().all(1), batch.real)
+
+
+def test_an_evaluation_after_real_rows_alone_has_no_weight_statistics(rows, tokens, tiny_encoder):
+    training = Training(epochs=48, batch_size=1, steps=48, learning_rate=1e-4)
+    loop = make_loop(Triple(), rows, tokens, tiny_encoder, training, weighed=np.array([5]))
+    outcome = loop.run(lambda entry: None)
+    means = np.array([entry["weight_mean"] for entry in outcome.history])
+    assert np.isnan(means).sum() == 47
+    assert np.nanmax(means) == 3.0
