@@ -19,7 +19,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=[NAMES[path] for path in
 
 #: From the ground up. A module imports modules of its own layer and of those below, never of those above.
 LAYERS = (
-    ("errors", "seeds", "paths", "store"),
+    ("errors", "seeds", "paths", "phases", "store"),
     ("registry", "config"),
     ("encoders",),
     ("data",),
@@ -183,12 +183,13 @@ def test_light_commands_load_no_heavy_package(command):
 
 
 #: What a method may import besides the contract: one that trains nothing, but asks somebody else, needs more.
-CONTRACT = {"harness.methods.base", "harness.methods.lookahead", "harness.errors"}
+CONTRACT = {"harness.methods.base", "harness.methods.lookahead", "harness.methods.protocols", "harness.errors"}
 BESIDES = {
     "harness.methods.base": {
         "harness.config.benchmark", "harness.config.experiment", "harness.config.schema", "harness.data.split",
     },
     "harness.methods.lookahead": {"harness.config.experiment"},
+    "harness.methods.protocols": {"harness.data.split"},
     "harness.methods.hu": {"harness.config.experiment"},
     "harness.methods.sungen": {"harness.config.experiment"},
     "harness.methods.llm_few_shot": {

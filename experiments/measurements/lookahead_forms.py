@@ -29,7 +29,7 @@ from harness.config.experiment import load
 from harness.data.batches import epoch_batches
 from harness.data.corruptions import kind
 from harness.errors import UserError
-from harness.methods.base import Form, Rule
+from harness.methods.protocols import Form, Rule
 from harness.planning import plan as planning
 from harness.store import Store
 from harness.training import run_trial
@@ -74,10 +74,10 @@ def slopes(
         index = torch.from_numpy(rows).to(device)
         labels = loop.labels[index]
         loop.plain.train()
-        asked = ahead.watch(batch, labels)
-        with asked.watching():
+        products = ahead.example_products(batch, labels)
+        with products.recording():
             losses = F.cross_entropy(forward(loop.plain, batch, "float32"), labels, reduction="none")
-        bound = BatchLookahead(ahead, asked, index, losses, len(rows), len(source), True)
+        bound = BatchLookahead(ahead, products, index, losses, len(rows), len(source), True)
         ones = torch.ones(len(rows), device=device)
         said = {}
         for name in forms:

@@ -36,7 +36,7 @@ from torch.func import functional_call
 from harness.config.experiment import Training
 from harness.data.split import Split
 from harness.data.tokens import Tokens
-from harness.methods.base import Rule
+from harness.methods.protocols import Rule
 from harness.training.classifier import forward, load_classifier, make_optimizer
 from harness.training.evaluation import to_device
 from harness.training.memory import peak_memory_mb, release_memory, reset_peak_memory
@@ -100,12 +100,12 @@ class Bench:
         self.looked_ahead(torch.zeros_like(self.weights), "sgd")
 
     def looked_ahead(self, weights: Tensor, rule: Rule) -> None:
-        asked = self.ahead.watch(self.batch, self.labels)
-        with asked.watching():
+        products = self.ahead.example_products(self.batch, self.labels)
+        with products.recording():
             losses = self.losses(self.batch, self.labels)
         size = len(self.labels)
         rows = torch.arange(size, device=self.workers.device)
-        bound = BatchLookahead(self.ahead, asked, rows, losses, size, size, True)
+        bound = BatchLookahead(self.ahead, products, rows, losses, size, size, True)
         self.reweighted(losses, bound.sensitivity(weights, rule, size))
 
     def per_example(self) -> None:

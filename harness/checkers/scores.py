@@ -1,4 +1,4 @@
-"""The scores of a checker: what it says of every row of a source, kept by content."""
+"""Scores of a checker: its log-probabilities for the rows of some splits, stored by content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from harness.store import Store, digest
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probabilities of all classes for the rows of one source.
+    """Log-probabilities of all classes for some rows.
 
     Attributes:
-        checker: the trial whose model scored.
+        checker: id of the trial that trained the checker.
         ids: the n row ids.
         log_probabilities: float32 [n, C], in the order of ``ids``.
     """
@@ -31,7 +31,7 @@ class Scores:
         """The log-probabilities [n, C] for exactly the rows of ``split``, in its order.
 
         Raises:
-            TrialError: rows without a score, or scores that are no log-probabilities; the first such id is named.
+            TrialError: rows without a score, or scores that are not log-probabilities; names the first such id.
         """
         if self.ids == split.ids:
             out = self.log_probabilities
@@ -65,7 +65,7 @@ def scores_key(checker: str, digests: Mapping[str, str]) -> str:
 
 
 def save_scores(scores: Scores, digests: Mapping[str, str], store: Store) -> None:
-    """Keeps the scores of the rows of these splits."""
+    """Stores the scores of the rows of these splits."""
     ids = np.frombuffer("\n".join(scores.ids).encode(), np.uint8)
     store.put("scores", scores_key(scores.checker, digests), ids=ids, log_probabilities=scores.log_probabilities)
 
@@ -74,7 +74,7 @@ def load_scores(checker: str, digests: Mapping[str, str], store: Store) -> Score
     """The scores of a checker for the rows of these splits.
 
     Raises:
-        TrialError: there are none.
+        TrialError: they are not in the store.
     """
     blob = store.get("scores", scores_key(checker, digests))
     if blob is None:
@@ -83,5 +83,5 @@ def load_scores(checker: str, digests: Mapping[str, str], store: Store) -> Score
 
 
 def scores_exist(checker: str, wanted: Iterable[Mapping[str, str]], store: Store) -> bool:
-    """Whether the store has a checker's scores for each of these groups of splits; no rows are read."""
+    """True if the store has a checker's scores for each of these groups of splits; reads no rows."""
     return all(store.has("scores", scores_key(checker, digests)) for digests in wanted)

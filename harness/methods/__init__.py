@@ -1,4 +1,4 @@
-"""How an example's loss is weighted: one file a method, found by being here."""
+"""Methods: how the loss of every row is weighted. Each module with a method is discovered."""
 
 from harness.config.experiment import MethodChoice
 from harness.methods.base import (
@@ -17,7 +17,7 @@ methods: Registry[AnyMethod] = Registry("method", Method, "harness.methods", "ha
 
 
 def make_method(choice: MethodChoice) -> AnyMethod:
-    """A method with its settings."""
+    """The method of a choice, with its settings."""
     kind = methods.get(choice.name)
     return kind(kind.settings_type().model_validate(choice.settings))
 

@@ -1,7 +1,7 @@
 """The contract of a method.
 
-A method gives every example of a batch a weight; the loop computes ``mean(weight * cross_entropy)``. It knows ids,
-labels, logits and checker scores, never test data, Ray, MLflow or the trial.
+A method returns a weight for every row of a batch; the training loop minimizes ``mean(weight * cross_entropy)``. A
+method sees ids, labels, logits and checker scores, but no test data, Ray, MLflow or trial.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,110 +19,46 @@ from pydantic import Field
 from harness.config.benchmark import Columns
 from harness.config.experiment import Training
 from harness.config.schema import FrozenModel
-from harness.data.split import IntArray, Split
+from harness.data.split import Split
 from harness.errors import TrialError, UserError
 
 if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor
 
+    from harness.methods.protocols import InnerTraining, MetaGradient
+
 Need = Literal["quality", "diversity", "real", "gradients", "inner_training"]
-#: Whose step is looked ahead through: plain gradient descent's, or that of the optimizer with its own moments.
-Rule = Literal["sgd", "adam"]
-#: ``linear``: the derivative of the optimizer's step on the weighted batch; ``exact``: every example steps by itself.
-Form = Literal["linear", "exact"]
-#: What an outer loss is, of the probability p of the given label: ``bounded`` is 1 - p, in which no row counts for
-#: more than 1 however wrong its label (the mean absolute error of Ghosh et al. 2017, and up to a factor the reverse
-#: cross-entropy of Wang et al. 2019); ``cross_entropy`` is -log p.
-OuterLoss = Literal["bounded", "cross_entropy"]
-#: Log-probabilities are clamped here, so that ratios of probabilities of 0 and 1 stay finite in float32.
+#: Lower bound of log-probabilities: ratios of probabilities of 0 and 1 stay finite in float32.
 LOG_FLOOR = float(np.log(np.finfo(np.float32).tiny))
 
 
 class MethodSettings(FrozenModel):
-    """Settings that every method has. Both are off by default: the paper uses neither."""
+    """Settings of all methods. Both are off by default, as in the paper (arXiv 2410.21526)."""
 
     clip: float | None = Field(default=None, gt=0.0)
-    """Weights above this are set to it (truncated importance sampling, Ionides 2008)."""
+    """Upper bound of a weight (truncated importance sampling, Ionides 2008)."""
     normalize: bool = False
-    """Divide the weights of each batch by their mean, so that they do not change the learning rate."""
+    """Divide the weights of each batch by their mean over all its rows, so that the learning rate stays the same."""
 
 
 Settings = TypeVar("Settings", bound=MethodSettings)
 
 
-class MetaGradient(Protocol):
-    """What a method may ask about the gradients of a batch, if it needs ``gradients``."""
-
-    @property
-    def size(self) -> int:
-        """Rows of the batch, over all workers."""
-
-    def sensitivity(self, weights: Tensor, rule: Rule, real_rows: int | None, form: Form = "linear") -> Tensor:
-        """How the loss on the small real set, after one step on mean(w ℓ), changes with each weight.
-
-        Args:
-            weights: w, float32 [B], at which the derivative is taken.
-            rule: whose step.
-            real_rows: on how many real rows, the next ones in a seeded order; None for all of them.
-            form: see ``Form``; the two are the same for ``sgd``.
-
-        Returns:
-            dL(θ')/dw_i, float32 [B].
-        """
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum of values [B] over the whole batch, on all workers."""
-
-    def scatter(self, values: Tensor) -> Tensor:
-        """Values [B] at the places of their rows in the source, zero elsewhere, the same on all workers [n]."""
-
-
-class InnerTraining(Protocol):
-    """Trainings before the real one, which it does not change, for a method that needs ``inner_training``."""
-
-    @property
-    def size(self) -> int:
-        """Rows n of the source."""
-
-    def shuffled(self, number: int) -> IntArray:
-        """The positions of the rows in a random order of the trial's seed; another number, another order [n]."""
-
-    def train(self, weights: Tensor, rows: IntArray, epochs: int) -> None:
-        """Fine-tunes on mean(w ℓ) over some rows, from the start of the real training and with its settings.
-
-        Args:
-            weights: w of all rows of the source, float32 [n].
-            rows: positions of those to train on.
-            epochs: passes over them.
-        """
-
-    def inner_products(self, rows: IntArray, outer: IntArray | None, loss: OuterLoss) -> Tensor:
-        """⟨∇ outer loss, ∇ℓ_i⟩ where the last training ended, without dropout; the same on all workers.
-
-        Args:
-            rows: positions i in the source.
-            outer: positions of the rows that the outer loss is the mean over; None for the small real set.
-            loss: which outer loss.
-
-        Returns:
-            float32 [len(rows)].
-        """
-
-
 @dataclass(frozen=True)
 class MicroBatch:
-    """What a method sees of a slice of a batch: the rows that it weighs.
+    """The rows of a micro-batch that a method weighs: all of them, or only the others beside real rows.
 
     Attributes:
         ids: the B row ids.
-        rows: positions of the rows among those that the method weighs (mostly the whole source), int64 [B].
+        rows: positions among all rows that the method weighs, int64 [B]; see ``SourceInfo``.
         labels: class indices, int64 [B].
         logits: the model's logits in float32 [B, C], attached to the graph.
-        quality: log-probabilities of the quality checker, float32 [B, C], if the method needs them.
-        diversity: log-probabilities of the diversity checker, float32 [B, C], if the method needs them.
-        epoch: passes over the source so far, from 0.
-        gradients: answers questions about gradients, if the method needs them.
-        real: which rows are real, bool [B], for a method that weighs real rows too; else None.
+        quality: log-probabilities of the quality checker, float32 [B, C], if the method needs them; NaN for real rows
+            beside others, which no checker scores.
+        diversity: log-probabilities of the diversity checker, as ``quality``.
+        epoch: completed passes over the stage, from 0.
+        gradients: meta-gradients of the batch, if the method needs them.
+        real: which rows are real, bool [B], if the method has ``weighs_real_rows``; else None.
     """
 
     ids: tuple[str, ...]
@@ -155,10 +91,10 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a method may look at once, before training.
+    """What a method knows of its rows before training.
 
     Attributes:
-        labels: class indices of the source, int64 [n].
+        labels: class indices of the n rows that it weighs, int64 [n].
         classes: number of classes C.
         real_labels: class indices of the small real set, int64 [m], if the method needs it.
     """
@@ -169,19 +105,18 @@ class SourceInfo:
 
 
 class Method(ABC, Generic[Settings]):
-    """Base of every method. A subclass with a ``name`` in a module of ``harness.methods`` is found by itself.
+    """Base class of methods. Subclasses with a ``name`` in modules of ``harness.methods`` are discovered.
+
+    The type argument of the base is the class of the settings: ``class Focal(Method[FocalSettings])``.
 
     Class attributes:
-        name: how experiments call it.
-        needs: what must exist before training: "quality" and "diversity" checker scores, "real" rows; and "gradients",
-            for a method that asks how the loss on the real rows changes with the weights; "inner_training", for one
-            that trains before it trains.
-        hidden_settings: settings that are no part of its name in tables.
-        weighs_real_rows: in a source that mixes real rows with others, real rows keep weight 1 and a method sees the
-            others alone; with True it sees all rows, and ``MicroBatch.real`` says which are real.
-        trains: whether the loop fine-tunes an encoder with it; see ``Predictor`` for what does not.
-
-    Its settings are the type argument of the base: ``class Focal(Method[FocalSettings])``.
+        name: its name in experiments.
+        needs: its inputs: "quality" and "diversity" checker scores, "real" rows, "gradients" (derivatives of the loss
+            on real rows with respect to the weights), "inner_training" (trainings before the real one).
+        hidden_settings: settings that are not part of its name in tables.
+        weighs_real_rows: False: in a stage that mixes real rows with others, real rows keep weight 1 and the method
+            sees only the others. True: it sees and weighs all rows, and ``MicroBatch.real`` says which are real.
+        trains: True if an encoder is fine-tuned with it; False for a ``Predictor``.
     """
 
     name: ClassVar[str]
@@ -204,26 +139,26 @@ class Method(ABC, Generic[Settings]):
 
     @classmethod
     def resolve(cls, settings: Settings) -> Settings:
-        """Settings that stand for themselves, with nothing left to look up; asked when an experiment is planned."""
+        """Settings with all references to files resolved; called when an experiment is planned."""
         return settings
 
     @classmethod
     def needs_with(cls, settings: Settings) -> frozenset[Need]:
-        """What it needs with these settings: ``needs``, or less."""
+        """The needs with these settings: ``needs`` or a subset."""
         return cls.needs
 
-    def prepare(self, preparation: SourceInfo) -> None:
+    def prepare(self, info: SourceInfo) -> None:
         """Called once before training."""
 
     def check(self, training: Training, rows: int | None = None) -> None:
-        """Asked when an experiment is planned.
+        """Checks the settings of the training when an experiment is planned.
 
         Args:
-            training: how the method would be trained.
-            rows: of the source, once the data is read; None before.
+            training: settings of the training.
+            rows: number of rows of the source; None before the data is read.
 
         Raises:
-            UserError: the method cannot be trained so.
+            UserError: the method does not support these settings.
         """
         if "gradients" in self.needs and training.accumulation != 1:
             raise UserError(
@@ -235,28 +170,28 @@ class Method(ABC, Generic[Settings]):
         """Called once after ``prepare``, if the method needs ``inner_training``."""
 
     def forward_cost(self, training: Training, epochs: float) -> float:
-        """What a training row costs in the mean of the epochs, in forward passes: for estimates of time.
+        """Average cost per training row in forward-pass equivalents; used for time estimates.
 
         Args:
-            training: how the method is trained.
-            epochs: how often it goes over its source.
+            training: settings of the training.
+            epochs: passes over the source.
         """
         return 3.0  # a backward pass costs about two forward passes
 
     @abstractmethod
-    def weights(self, step: MicroBatch) -> Tensor:
-        """The weights of a batch: float32 [B], finite, at least 0. Gradients flow through what is not detached."""
+    def weights(self, batch: MicroBatch) -> Tensor:
+        """The weights of the rows: float32 [B], finite, at least 0; gradients flow through what is not detached."""
 
-    def checked_weights(self, step: MicroBatch) -> Tensor:
-        """``weights``, checked for shape and clipped if the settings say so [B].
+    def checked_weights(self, batch: MicroBatch) -> Tensor:
+        """``weights`` with the shape checked, clipped if the settings say so [B].
 
         Raises:
-            TrialError: the method gave weights of another shape.
+            TrialError: the method returned weights of another shape.
         """
-        weights = self.weights(step)
-        if weights.shape != step.labels.shape:
-            expected, found = list(step.labels.shape), list(weights.shape)
-            raise TrialError(f"method {self.name!r}: expected weights of shape {expected}, got {found}")
+        weights = self.weights(batch)
+        if weights.shape != batch.labels.shape:
+            expected, got = list(batch.labels.shape), list(weights.shape)
+            raise TrialError(f"method {self.name!r}: expected weights of shape {expected}, got {got}")
         return weights if self.settings.clip is None else weights.clamp(max=self.settings.clip)
 
 

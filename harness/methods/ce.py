@@ -15,6 +15,6 @@ class CrossEntropy(Method[MethodSettings]):
 
     name = "ce"
 
-    def weights(self, step: MicroBatch) -> Tensor:
+    def weights(self, batch: MicroBatch) -> Tensor:
         """Ones [B]."""
-        return step.logits.new_ones(step.labels.shape)
+        return batch.logits.new_ones(batch.labels.shape)

@@ -1,4 +1,4 @@
-"""DIMP: dynamic importance sampling; the model in training is its own diversity checker (arXiv 2410.21526)."""
+"""DIMP: dynamic importance sampling, with the model in training as diversity checker (arXiv 2410.21526)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:  # listing and planning load no torch
 
 
 class Dimp(Method[MethodSettings]):
-    """w_i = P'(y_i|x_i) / p(y_i|x_i; θ_t), anew at every step, without gradient through the weight."""
+    """w_i = P'(y_i|x_i) / p(y_i|x_i; θ_t) at every step t, without gradient through the weight."""
 
     name = "dimp"
     needs = frozenset({"quality"})
 
-    def weights(self, step: MicroBatch) -> Tensor:
+    def weights(self, batch: MicroBatch) -> Tensor:
         """P' / p of the given labels [B]."""
-        return ratio(step.log_quality, step.log_model.detach())
+        return ratio(batch.log_quality, batch.log_model.detach())

@@ -1,4 +1,4 @@
-"""The filtering baseline: keep a row only where the quality checker agrees with its label."""
+"""Filtering baseline: keeps the rows whose label the quality checker predicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Filter(Method[MethodSettings]):
     name = "filter"
     needs = frozenset({"quality"})
 
-    def weights(self, step: MicroBatch) -> Tensor:
+    def weights(self, batch: MicroBatch) -> Tensor:
         """Zeros and ones [B]."""
-        assert step.quality is not None
-        return (step.quality.argmax(-1) == step.labels).to(step.logits.dtype)
+        assert batch.quality is not None
+        return (batch.quality.argmax(-1) == batch.labels).to(batch.logits.dtype)

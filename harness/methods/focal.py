@@ -1,4 +1,4 @@
-"""Focal loss (Lin et al. 2017, equation 4): attention to what the model does not yet know."""
+"""Focal loss (Lin et al. 2017, equation 4): larger weights for rows that the model does not predict yet."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class FocalSettings(MethodSettings):
 class Focal(Method[FocalSettings]):
     """w_i = (1 - p(y_i|x_i; θ_t))^γ, without gradient through the weight.
 
-    Lin et al. differentiate the factor too; here it is a weight like the others, as in the paper that is reproduced
-    (arXiv 2410.21526), where no gradient flows through any w_i.
+    Lin et al. differentiate the factor too; here it is a constant weight, as in arXiv 2410.21526, where no gradient
+    flows through any w_i.
     """
 
     name = "focal"
 
-    def weights(self, step: MicroBatch) -> Tensor:
-        """(1 - p)^γ [B]; 1 - p is -expm1(log p), good to float32's spacing of log p (1e-7 near p = 1)."""
-        return (-step.log_model.detach().expm1()).clamp(min=0.0) ** self.settings.gamma
+    def weights(self, batch: MicroBatch) -> Tensor:
+        """(1 - p)^γ [B]; 1 - p is computed as -expm1(log p), accurate to the float32 spacing of log p."""
+        return (-batch.log_model.detach().expm1()).clamp(min=0.0) ** self.settings.gamma

@@ -1,4 +1,4 @@
-"""Learning data weighting by a look-ahead meta-gradient: a weight for every row, kept from epoch to epoch."""
+"""Learning data weighting (Hu et al. 2019): one weight per row, updated by a lookahead gradient in every epoch."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from pydantic import Field
 
 from harness.config.experiment import Training
 from harness.errors import UserError
-from harness.methods.base import MetaGradient, MicroBatch, SourceInfo
+from harness.methods.base import MicroBatch, SourceInfo
 from harness.methods.lookahead import LookaheadMethod, LookaheadSettings
+from harness.methods.protocols import MetaGradient
 
 if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor
 
-LEAST = 1e-5
+#: Lower bound of a learned weight.
+MIN_WEIGHT = 1e-5
 
 
 class HuSettings(LookaheadSettings):
-    """How weights are learned. As published: ``{form: exact, relative: false, decay: 5, real_rows: null}``."""
+    """Settings of ``hu``. As published: ``{form: exact, relative: false, decay: 5, real_rows: null}``."""
 
     normalization: Literal["linear", "softmax"] = "linear"
-    """How the weights of a batch are brought to mean one."""
+    """How the weights of a batch are normalized to mean 1."""
     decay: Annotated[float, Field(ge=1.0)] = 1.5
-    """A weight is divided by it before each update: 1 remembers every epoch alike, 5 hardly any but the last."""
+    """Divisor of a weight before each update: with 1 all epochs count equally, with 5 almost only the last."""
     relative: bool = True
-    """Derivatives are divided by their mean size in the batch: as they come they are of the size of the learning
-    rate, and the update leaves all weights nearly equal."""
+    """Divide derivatives by their mean absolute value in the batch. Without this they are of the order of the learning
+    rate, and updates leave all weights nearly equal."""
     step_size: Annotated[float, Field(gt=0.0)] = 1.0
     """Factor of the derivative in an update."""
 
 
 class Hu(LookaheadMethod[HuSettings]):
-    """w_i ← max(w_i / decay - dL_real(θ')/dw_i, 1e-5), then mean one in the batch (Hu et al. 2019)."""
+    """w_i ← max(w_i / decay - step_size · dL_real(θ')/dw_i, 1e-5), then mean 1 in the batch (Hu et al. 2019)."""
 
     name = "hu"
 
     def check(self, training: Training, rows: int | None = None) -> None:
-        """Weights of mean one need company."""
+        """Reject batch size 1: after normalization every weight would be 1."""
         super().check(training, rows)
         if training.batch_size == 1:
             raise UserError(
@@ -45,24 +47,24 @@ class Hu(LookaheadMethod[HuSettings]):
                 "expected at least 2"
             )
 
-    def prepare(self, preparation: SourceInfo) -> None:
-        """Every row starts with weight one."""
-        self._rows = len(preparation.labels)
+    def prepare(self, info: SourceInfo) -> None:
+        """Every row starts with weight 1."""
+        self._rows = len(info.labels)
         self._learned: Tensor | None = None
 
-    def learn(self, step: MicroBatch, gradients: MetaGradient) -> Tensor:
-        """Updates the weights of the batch's rows and hands them out [B]."""
-        chosen = self.settings
-        if gradients.size == 1:  # of mean one whatever it learns
-            return step.logits.new_ones(len(step.labels))
+    def learn(self, batch: MicroBatch, gradients: MetaGradient) -> Tensor:
+        """Updates the weights of the batch's rows and returns them, normalized [B]."""
+        settings = self.settings
+        if gradients.size == 1:  # the mean is 1 whatever the update
+            return batch.logits.new_ones(len(batch.labels))
         if self._learned is None:
-            self._learned = step.logits.new_ones(self._rows)
-        old = self._learned[step.rows]
+            self._learned = batch.logits.new_ones(self._rows)
+        old = self._learned[batch.rows]
         slopes = self.slopes(self._mean_one(old, gradients), gradients)
-        if chosen.relative:
+        if settings.relative:
             size = gradients.sum(slopes.abs()) / gradients.size
             slopes = (slopes / size).where(size > 0, slopes)
-        new = (old / chosen.decay - chosen.step_size * slopes).clamp(min=LEAST)
+        new = (old / settings.decay - settings.step_size * slopes).clamp(min=MIN_WEIGHT)
         seen = gradients.scatter(new.new_ones(len(new))) > 0
         self._learned = gradients.scatter(new).where(seen, self._learned)
         return self._mean_one(new, gradients)

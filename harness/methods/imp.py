@@ -13,12 +13,12 @@ if TYPE_CHECKING:  # listing and planning load no torch
 class Imp(Method[MethodSettings]):
     """w_i = P'(y_i|x_i) / Q'(y_i|x_i), fixed before training.
 
-    With Q(x) close to P(x), the weighted loss on generated rows estimates the loss on real ones.
+    If Q(x) is close to P(x), the weighted loss on generated rows estimates the loss on real rows.
     """
 
     name = "imp"
     needs = frozenset({"quality", "diversity"})
 
-    def weights(self, step: MicroBatch) -> Tensor:
+    def weights(self, batch: MicroBatch) -> Tensor:
         """P' / Q' of the given labels [B]."""
-        return ratio(step.log_quality, step.log_diversity)
+        return ratio(batch.log_quality, batch.log_diversity)

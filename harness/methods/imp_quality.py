@@ -1,4 +1,4 @@
-"""IMP without diversity checker, the ablation of arXiv 2410.21526."""
+"""IMP without the diversity checker (ablation of arXiv 2410.21526)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ class ImpQuality(Method[MethodSettings]):
     name = "imp_quality"
     needs = frozenset({"quality"})
 
-    def weights(self, step: MicroBatch) -> Tensor:
+    def weights(self, batch: MicroBatch) -> Tensor:
         """P' of the given labels [B]."""
-        return step.log_quality.clamp(min=LOG_FLOOR).exp()
+        return batch.log_quality.clamp(min=LOG_FLOOR).exp()

@@ -1,4 +1,4 @@
-"""What methods share that learn weights from how these change the loss on the small real set."""
+"""Base of methods that learn weights from a lookahead gradient of the loss on the small real set."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from pydantic import Field
 
 from harness.config.experiment import Training
 from harness.errors import UserError
-from harness.methods.base import Form, MetaGradient, Method, MethodSettings, MicroBatch, Rule
+from harness.methods.base import Method, MethodSettings, MicroBatch
+from harness.methods.protocols import Form, MetaGradient, Rule
 
 if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor
 
 
 class LookaheadSettings(MethodSettings):
-    """How to look ahead."""
+    """Settings of the lookahead."""
 
     lookahead: Rule = "adam"
-    """Through whose step: plain gradient descent's, or that of the optimizer with its own moments."""
+    """Optimizer of the lookahead step: plain gradient descent, or AdamW with the moments of the real optimizer."""
     form: Form = "linear"
-    """``exact`` makes a step of every example's own gradient, one example at a time; for ``sgd`` the same."""
+    """``exact`` takes one step per example, from its own gradient; the same for ``sgd``."""
     real_rows: int | None = Field(default=32, gt=0)
-    """Real rows of a look ahead, the classes evenly mixed; null for all of them."""
+    """Real rows per lookahead, with evenly mixed classes; null for all of them."""
     warm_up: int = Field(default=1, ge=0)
-    """Epochs of plain CE before: at the start the gradients of an untrained head say little."""
+    """Epochs of plain CE at the start, where gradients of an untrained head carry little information."""
 
 
-LookAheads = TypeVar("LookAheads", bound=LookaheadSettings)
+SomeSettings = TypeVar("SomeSettings", bound=LookaheadSettings)
 
 
-class LookaheadMethod(Method[LookAheads]):
-    """Base of methods that learn weights from how they change the loss on the small real set.
+class LookaheadMethod(Method[SomeSettings]):
+    """A method that learns weights from the derivative of the loss on the small real set.
 
     Class attributes:
-        look: what a training row costs when it is looked ahead, in forward passes.
+        lookahead_cost: cost per training row with a lookahead, in forward-pass equivalents.
     """
 
     needs = frozenset({"real", "gradients"})
-    look: ClassVar[float] = 9.0
+    lookahead_cost: ClassVar[float] = 9.0
 
     def check(self, training: Training, rows: int | None = None) -> None:
-        """The warm-up must leave something to learn weights in."""
+        """Reject a warm-up that leaves no step to learn weights in."""
         super().check(training, rows)
         warm_up = self.settings.warm_up
         if training.steps is None and warm_up >= training.epochs:
@@ -60,23 +61,23 @@ class LookaheadMethod(Method[LookAheads]):
                 )
 
     def forward_cost(self, training: Training, epochs: float) -> float:
-        """The warm-up costs what CE costs; ``exact`` takes two backward passes through the batch for every row."""
+        """The warm-up costs as much as CE; ``exact`` adds two backward passes through the batch per row."""
         plain = min(float(self.settings.warm_up), epochs)
-        look = self.look + (4.0 * training.batch_size if self.settings.form == "exact" else 0.0)
-        return (3.0 * plain + look * (epochs - plain)) / epochs
+        cost = self.lookahead_cost + (4.0 * training.batch_size if self.settings.form == "exact" else 0.0)
+        return (3.0 * plain + cost * (epochs - plain)) / epochs
 
-    def weights(self, step: MicroBatch) -> Tensor:
-        """Ones during the warm-up, then what is learned [B]."""
-        if step.epoch < self.settings.warm_up:
-            return step.logits.new_ones(len(step.labels))
-        assert step.gradients is not None, "the loop answers a method that needs gradients"
-        return self.learn(step, step.gradients)
+    def weights(self, batch: MicroBatch) -> Tensor:
+        """Ones during the warm-up, then the learned weights [B]."""
+        if batch.epoch < self.settings.warm_up:
+            return batch.logits.new_ones(len(batch.labels))
+        assert batch.gradients is not None, "the loop gives gradients to methods that need them"
+        return self.learn(batch, batch.gradients)
 
     @abstractmethod
-    def learn(self, step: MicroBatch, gradients: MetaGradient) -> Tensor:
-        """The weights of a batch: float32 [B], without graph, of mean one over the batch of all workers."""
+    def learn(self, batch: MicroBatch, gradients: MetaGradient) -> Tensor:
+        """The weights of the rows: float32 [B], detached, with mean 1 over the batch of all processes."""
 
     def slopes(self, weights: Tensor, gradients: MetaGradient) -> Tensor:
-        """dL_real(θ')/dw_i at ``weights``, looked ahead as the settings say [B]."""
-        chosen = self.settings
-        return gradients.sensitivity(weights, chosen.lookahead, chosen.real_rows, chosen.form)
+        """dL_real(θ')/dw_i at ``weights``, with the lookahead of the settings [B]."""
+        settings = self.settings
+        return gradients.sensitivity(weights, settings.lookahead, settings.real_rows, settings.form)

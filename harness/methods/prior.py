@@ -1,4 +1,4 @@
-"""The prior control: how much of a gain is nothing but a corrected class prior?"""
+"""Prior control: corrects the class prior alone."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:  # listing and planning load no torch
 
 
 class Prior(Method[MethodSettings]):
-    """w_i = share of y_i among the real rows / share of y_i in the source."""
+    """w_i = P(y_i) / Q(y_i): the share of label y_i among the real rows over its share in the source."""
 
     name = "prior"
     needs = frozenset({"real"})
 
-    def prepare(self, preparation: SourceInfo) -> None:
-        """Counts the labels.
+    def prepare(self, info: SourceInfo) -> None:
+        """Computes the ratio of label shares.
 
         Raises:
             TrialError: the small real set was not given.
         """
-        if preparation.real_labels is None:
+        if info.real_labels is None:
             raise TrialError("prior needs the labels of real_small")
-        real = np.bincount(preparation.real_labels, minlength=preparation.classes) / len(preparation.real_labels)
-        source = np.bincount(preparation.labels, minlength=preparation.classes) / len(preparation.labels)
-        # a class that the source lacks is never asked for; the floor only keeps the division quiet
-        self._shares = (real / np.maximum(source, 1 / len(preparation.labels))).astype(np.float32)
+        real = np.bincount(info.real_labels, minlength=info.classes) / len(info.real_labels)
+        source = np.bincount(info.labels, minlength=info.classes) / len(info.labels)
+        # the floor avoids a division by zero for classes without rows in the source, whose ratio is never used
+        self._ratios = (real / np.maximum(source, 1 / len(info.labels))).astype(np.float32)
 
-    def weights(self, step: MicroBatch) -> Tensor:
+    def weights(self, batch: MicroBatch) -> Tensor:
         """P(y) / Q(y) [B]."""
-        return step.logits.new_tensor(self._shares)[step.labels]
+        return batch.logits.new_tensor(self._ratios)[batch.labels]

@@ -20,33 +20,33 @@ NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
 
 
 def _split_revision(encoder: str) -> tuple[str, dict[str, Any]]:
-    place = locate(encoder)
-    if place == encoder and "@" in encoder:
+    folder = locate(encoder)
+    if folder == encoder and "@" in encoder:
         name, revision = encoder.split("@", 1)
         return name, {"revision": revision}
-    return place, {}
+    return folder, {}
 
 
 def load_tokenizer(encoder: str) -> Any:
     """The encoder's fast tokenizer."""
-    place, revision = _split_revision(encoder)
-    return AutoTokenizer.from_pretrained(place, use_fast=True, **revision)
+    path, revision = _split_revision(encoder)
+    return AutoTokenizer.from_pretrained(path, use_fast=True, **revision)
 
 
 def load_classifier(encoder: str, classes: int, seed: int, attention: str) -> nn.Module:
-    """The encoder with a head for C classes, initialized from the seed's stream "initialisation"; float32.
+    """The encoder with a new head for C classes, initialized from the seed's stream "initialisation"; float32.
 
-    The global random state is set by it: what follows in the trial draws from its own streams.
+    Seeds the global random generators; later parts of a trial seed them again from their own streams.
 
     Raises:
-        TrialError: the encoder has no such attention.
+        TrialError: the encoder does not support this attention.
     """
-    place, revision = _split_revision(encoder)
+    path, revision = _split_revision(encoder)
     torch.manual_seed(derive(seed, "initialisation"))
     try:
         with _quiet():
             model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-                place, num_labels=classes, attn_implementation=attention, dtype=torch.float32, **revision
+                path, num_labels=classes, attn_implementation=attention, dtype=torch.float32, **revision
             )
     except ValueError as error:
         if "attn_implementation" not in str(error):
@@ -91,7 +91,7 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """No bar and no table of missing head weights: a fresh head is what we want."""
+    """Hides the progress bar and the report of missing head weights: a new head is expected."""
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

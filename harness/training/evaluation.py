@@ -1,4 +1,4 @@
-"""What a model says of rows, and how good that is."""
+"""Predictions of a model, and their metrics."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def to_device(padded: dict[str, IntArray], device: torch.device) -> dict[str, Te
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, tokens: Tokens, classes: int, batch_size: int, precision: str, workers: ProcessGroup
+    model: nn.Module, tokens: Tokens, classes: int, batch_size: int, precision: str, group: ProcessGroup
 ) -> FloatArray:
-    """Log-probabilities float32 [n, C] without dropout; the batches are shared among the workers."""
+    """Log-probabilities float32 [n, C] without dropout; the batches are shared among the processes."""
     was_training = model.training
     model.eval()
-    out = torch.zeros(len(tokens.lengths), classes, device=workers.device)
+    out = torch.zeros(len(tokens.lengths), classes, device=group.device)
     for number, rows in enumerate(evaluation_batches(tokens.lengths, batch_size)):
-        if number % workers.size == workers.rank:
-            logits = forward(model, to_device(tokens.padded(rows), workers.device), precision)
-            out[torch.from_numpy(rows).to(workers.device)] = logits.log_softmax(-1)
+        if number % group.size == group.rank:
+            logits = forward(model, to_device(tokens.padded(rows), group.device), precision)
+            out[torch.from_numpy(rows).to(group.device)] = logits.log_softmax(-1)
     model.train(was_training)
-    array: FloatArray = workers.sum(out).cpu().numpy()
+    array: FloatArray = group.sum(out).cpu().numpy()
     return array
 
 
 def metrics(log_probabilities: FloatArray, labels: IntArray, prefix: str) -> dict[str, float]:
-    """Accuracy, macro F1 (over all C classes; a class never met or predicted counts 0) and mean cross-entropy."""
+    """Accuracy, macro F1 over all C classes (0 for a class without rows and predictions) and mean cross-entropy."""
     loss = -log_probabilities[np.arange(len(labels)), labels].astype(np.float64).mean()
-    found = label_metrics(log_probabilities.argmax(axis=1), labels, log_probabilities.shape[1], prefix)
-    return found | {f"{prefix}_loss": float(loss)}
+    values = label_metrics(log_probabilities.argmax(axis=1), labels, log_probabilities.shape[1], prefix)
+    return values | {f"{prefix}_loss": float(loss)}
 
 
 def label_metrics(predicted: IntArray, labels: IntArray, classes: int, prefix: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Trainings before the real one: for methods that learn weights from where a weighted training ends."""
+"""Trainings before the real one, for methods that learn weights from the end of a weighted training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from harness.config.experiment import Training
 from harness.data.batches import evaluation_batches
 from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
-from harness.methods.base import Method, MethodSettings, MicroBatch, OuterLoss
+from harness.methods.base import Method, MethodSettings, MicroBatch
+from harness.methods.protocols import OuterLoss
 from harness.seeds import generator
 from harness.training.evaluation import to_device
 from harness.training.loop import Inputs, Loop
@@ -23,7 +24,11 @@ from harness.training.timing import PhaseTimer
 
 
 class FixedWeights(Method[MethodSettings]):
-    """Weights that somebody else has chosen."""
+    """Constant weights of all rows.
+
+    Args:
+        weights: float32 [n], on the group's device.
+    """
 
     name = "inner training"
 
@@ -31,25 +36,25 @@ class FixedWeights(Method[MethodSettings]):
         super().__init__()
         self._weights = weights
 
-    def weights(self, step: MicroBatch) -> Tensor:
-        """The weights of the batch's rows [B]."""
-        return self._weights[step.rows]
+    def weights(self, batch: MicroBatch) -> Tensor:
+        """The constant weights of the rows [B]."""
+        return self._weights[batch.rows]
 
 
 class InnerTrainingRun:
-    """Trains the model and puts it back: a context around inner trainings.
+    """A context for inner trainings, which restores the model at the end; implements ``InnerTraining``.
 
     Args:
-        model: the classifier as the real training will start it, on the workers' device.
-        inputs: of the real training; ``inputs.real`` must be given if the outer loss is of real rows.
-        training: its settings.
-        seed: the trial's seed: inner trainings share its order and dropout.
-        workers: the processes that train together.
+        model: the classifier at the start of the real training, on the group's device.
+        inputs: of the real training; ``inputs.real`` is required if the outer loss is of real rows.
+        training: settings of the real training.
+        seed: seed of the real training; inner trainings use the same streams for order and dropout.
+        group: the processes that train together.
     """
 
-    def __init__(self, model: nn.Module, inputs: Inputs, training: Training, seed: int, workers: ProcessGroup) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, training: Training, seed: int, group: ProcessGroup) -> None:
         self._model, self._inputs, self._training = model, inputs, training
-        self._seed, self._workers = seed, workers
+        self._seed, self._group = seed, group
         rows = inputs.weighed
         self._weighed = np.arange(len(inputs.source)) if rows is None else rows
         self._others = np.setdiff1d(np.arange(len(inputs.source)), self._weighed)
@@ -69,37 +74,44 @@ class InnerTrainingRun:
         return len(self._weighed)
 
     def shuffled(self, number: int) -> IntArray:
-        """The positions of the rows in a random order of the trial's seed [n]."""
+        """Row positions in random order, from the seed and ``number``, int64 [n]."""
         return generator(self._seed, "rehearsal", number).permutation(self.size)
 
     def train(self, weights: Tensor, rows: IntArray, epochs: int) -> None:
-        """Fine-tunes from the start on mean(w ℓ) over ``rows``, with ``weights`` [n], and other rows at weight 1."""
+        """Fine-tunes from the initial model on mean(w ℓ) over ``rows``, and over all rows without weight at w = 1.
+
+        Args:
+            weights: w of all weighed rows, float32 [n].
+            rows: positions of the weighed rows to train on.
+            epochs: passes over them.
+        """
         self._restart()
-        chosen = np.concatenate([self._weighed[rows], self._others])
+        positions = np.concatenate([self._weighed[rows], self._others])
         fixed = torch.cat([weights[torch.from_numpy(rows)], weights.new_ones(len(self._others))])
-        source, tokens = self._inputs.source.take(chosen), self._inputs.tokens.take(chosen)
-        method = FixedWeights(fixed.to(self._workers.device))
+        source, tokens = self._inputs.source.take(positions), self._inputs.tokens.take(positions)
+        method = FixedWeights(fixed.to(self._group.device))
         training = self._training.model_copy(update={"epochs": epochs, "steps": None})
         inputs = Inputs(source, tokens, None, None, {})
-        phases = PhaseTimer(self._workers.device)  # of its own: the whole is booked by who asked for it
-        Loop(self._model, method, inputs, training, self._seed, self._workers, phases).run(lambda entry: None)
+        timer = PhaseTimer(self._group.device)  # discarded: the caller times all inner trainings as one phase
+        Loop(self._model, method, inputs, training, self._seed, self._group, timer).run(lambda entry: None)
 
     def inner_products(self, rows: IntArray, outer: IntArray | None, loss: OuterLoss) -> Tensor:
-        """⟨∇ outer loss, ∇ℓ_i⟩ of ``rows`` [len(rows)] where the last training ended (see ``InnerTraining``)."""
-        inputs, device = self._inputs, self._workers.device
+        """⟨∇ outer loss, ∇ℓ_i⟩ of ``rows`` at the end of the last training, float32 [len(rows)]."""
+        inputs, device = self._inputs, self._group.device
         was_training = self._model.training
         self._model.eval()
         direction = self._outer_gradient(outer, loss)
-        found = torch.zeros(len(rows), device=device)
-        mine = evaluation_batches(inputs.tokens.lengths[self._weighed[rows]], self._training.evaluation_batch_size)
-        for part in mine[self._workers.rank :: self._workers.size]:
+        out = torch.zeros(len(rows), device=device)
+        batches = evaluation_batches(inputs.tokens.lengths[self._weighed[rows]], self._training.evaluation_batch_size)
+        for part in batches[self._group.rank :: self._group.size]:
             batch, labels = self._batch(inputs.source, inputs.tokens, self._weighed[rows][part])
             products = inner_products(self._model, batch, labels, direction, self._training.precision)
-            found[torch.from_numpy(part).to(device)] = products.float()
+            out[torch.from_numpy(part).to(device)] = products.float()
         self._model.train(was_training)
-        return self._workers.sum(found)
+        return self._group.sum(out)
 
     def _outer_gradient(self, outer: IntArray | None, loss: OuterLoss) -> dict[str, Tensor]:
+        """∇ of the mean outer loss, over the weighed rows at ``outer`` or over the small real set."""
         if outer is None:
             assert self._inputs.real is not None, "a method that needs real rows gets them"
             split, tokens = self._inputs.real
@@ -110,20 +122,20 @@ class InnerTrainingRun:
         parameters = {name: value.requires_grad_() for name, value in parameters_of(self._model).items()}
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
         batches = evaluation_batches(tokens.lengths[outer], self._training.batch_size)
-        for part in batches[self._workers.rank :: self._workers.size]:
+        for part in batches[self._group.rank :: self._group.size]:
             batch, labels = self._batch(split, tokens, outer[part])
             logits = logits_at(self._model, batch, self._training.precision)(parameters)
             log_p = F.cross_entropy(logits, labels, reduction="none").neg()
             values = 1.0 - log_p.exp() if loss == "bounded" else -log_p
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 values.sum() / len(outer), list(parameters.values()), allow_unused=True, materialize_grads=True
             )
-            for name, value in zip(parameters, found, strict=True):
+            for name, value in zip(parameters, gradients, strict=True):
                 total[name] += value
-        return {name: self._workers.sum(value) for name, value in total.items()}
+        return {name: self._group.sum(value) for name, value in total.items()}
 
     def _batch(self, split: Split, tokens: Tokens, rows: IntArray) -> tuple[dict[str, Tensor], Tensor]:
-        device = self._workers.device
+        device = self._group.device
         return to_device(tokens.padded(rows), device), torch.from_numpy(split.labels[rows]).to(device)
 
     def _restart(self) -> None:

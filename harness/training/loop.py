@@ -1,4 +1,4 @@
-"""The only training loop. It asks the method for weights and does not know its name."""
+"""The only training loop: minimizes mean(w · cross-entropy) with the weights of a method, whatever the method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
 from harness.errors import TrialError
 from harness.methods import AnyMethod, MicroBatch
-from harness.methods.base import MetaGradient
+from harness.methods.protocols import MetaGradient
+from harness.phases import Phase
 from harness.seeds import derive
 from harness.training.classifier import forward, make_optimizer
 from harness.training.evaluation import FloatArray, metrics, predict, to_device
@@ -30,21 +31,24 @@ from harness.training.timing import PhaseTimer
 from harness.training.weights import WeightRecord, summary
 
 Report = Callable[[dict[str, float]], None]
-CHECK_EVERY = {"cpu": 1, "cuda": 20}  # steps between looks at the loss; on a GPU a look waits for the device
+#: Steps between two checks of losses and weights, by device type; a check on a GPU waits for the device.
+CHECK_EVERY = {"cpu": 1, "cuda": 20}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a fine-tune works on.
+    """The data of a fine-tune.
 
     Attributes:
-        source: the n rows to train on, and their tokens.
-        quality: log-probabilities of the quality checker for them, float32 [n, C], or None.
-        diversity: the same of the diversity checker.
+        source: the n rows to train on.
+        tokens: their tokens.
+        quality: log-probabilities of the quality checker for the m weighed rows, float32 [m, C], or None.
+        diversity: log-probabilities of the diversity checker, as ``quality``.
         evaluation: split name -> rows and tokens to evaluate on.
         real: the small real set and its tokens, for a method that needs gradients or inner trainings.
-        weighed: positions of the m rows that the method weighs, others keep weight 1; None for all. Scores are theirs.
-        is_real: which of the rows are real [n], for a method that weighs real rows too; else None.
+        weighed: positions in ``source`` of the m rows that the method weighs, int64 [m]; the other rows keep weight
+            1. None for all rows (m = n).
+        is_real: which rows are real, bool [n], for a method that weighs real rows too; else None.
     """
 
     source: Split
@@ -59,13 +63,13 @@ class Inputs:
 
 @dataclass
 class Outcome:
-    """What a fine-tune gave.
+    """The result of a fine-tune.
 
     Attributes:
         history: metrics of every evaluation, in order.
         predictions: split -> log-probabilities float32 [evaluations, rows, C].
         weights: the last weight of every row before each evaluation, float32 [evaluations, n].
-        rows_trained: rows that went through training steps, with repetition.
+        rows_trained: rows that went through training steps, counted with repetition.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -78,59 +82,59 @@ class Loop:
     """Fine-tunes a model with weighted cross-entropy.
 
     Args:
-        model: the classifier, on the workers' device.
-        method: gives the weights; prepared.
+        model: the classifier, on the group's device.
+        method: gives the weights; already prepared.
         inputs: rows, tokens and scores.
-        training: the settings.
-        seed: the trial's seed.
-        workers: the processes that train together.
-        phases: where time is booked.
-        before: evaluations and steps of the trial before this training, where numbering goes on.
+        training: settings of optimizer, schedule and length.
+        seed: seed of the streams for order and dropout.
+        group: the processes that train together.
+        timer: takes the wall time of each phase.
+        before: numbers of evaluations and of steps in earlier stages; epochs and steps are numbered from there.
     """
 
     def __init__(
-        self, model: nn.Module, method: AnyMethod, inputs: Inputs, training: Training, seed: int, workers: ProcessGroup,
-        phases: PhaseTimer, before: tuple[int, int] = (0, 0),
+        self, model: nn.Module, method: AnyMethod, inputs: Inputs, training: Training, seed: int, group: ProcessGroup,
+        timer: PhaseTimer, before: tuple[int, int] = (0, 0),
     ) -> None:  # fmt: skip
         self.before = before
         self.method, self.inputs, self.training, self.seed = method, inputs, training, seed
-        self.workers, self.phases = workers, phases
-        self.plain, self.model = model, workers.wrap(model)
+        self.group, self.timer = group, timer
+        self.plain, self.model = model, group.wrap(model)
         per_epoch = math.ceil(len(inputs.source) / training.batch_size)
         self.steps = training.steps or training.epochs * per_epoch
         self.optimizer, self.schedule = make_optimizer(model, training, self.steps)
-        self.labels = torch.from_numpy(inputs.source.labels).to(workers.device)
-        self.quality = _tensor(inputs.quality, workers.device)
-        self.diversity = _tensor(inputs.diversity, workers.device)
-        self.is_real = None if inputs.is_real is None else torch.from_numpy(inputs.is_real).to(workers.device)
-        self.positions = _positions(inputs, workers.device)
+        self.labels = torch.from_numpy(inputs.source.labels).to(group.device)
+        self.quality = _tensor(inputs.quality, group.device)
+        self.diversity = _tensor(inputs.diversity, group.device)
+        self.is_real = None if inputs.is_real is None else torch.from_numpy(inputs.is_real).to(group.device)
+        self.positions = _positions(inputs, group.device)
         self.ahead: Lookahead | None = None
         if "gradients" in method.needs:
             assert inputs.real is not None, "a method that needs gradients gets real rows"
             assert training.accumulation == 1, "planning refuses anything else"
-            self.ahead = Lookahead(model, self.optimizer, inputs.real, training, seed, workers, phases)
-        self.record = WeightRecord(len(inputs.source), workers)
+            self.ahead = Lookahead(model, self.optimizer, inputs.real, training, seed, group, timer)
+        self.record = WeightRecord(len(inputs.source), group)
         self.done = 0
 
     def run(self, report: Report) -> Outcome:
-        """Trains to the end; every evaluation is reported.
+        """Trains all epochs and reports every evaluation.
 
         Raises:
-            TrialError: a loss or weight is not finite, with the row and the step.
+            TrialError: a loss or weight is not finite, or a weight is negative; names the row and the step.
         """
         outcome = Outcome(predictions={name: [] for name in self.inputs.evaluation})
-        with self.phases.phase("warm_up"):
+        with self.timer.phase(Phase.WARM_UP):
             self._warm_up()
-        torch.manual_seed(derive(self.seed, "dropout", self.workers.rank))
+        torch.manual_seed(derive(self.seed, "dropout", self.group.rank))
         batches = training_batches(self.inputs.tokens.lengths, self.training.batch_size, self.seed, self.steps)
         self.model.train()
         evaluations = min(self.training.epochs, self.steps)
         for number in range(1, evaluations + 1):
             until = round(self.steps * number / evaluations)
-            with self.phases.phase("train"):
+            with self.timer.phase(Phase.TRAIN):
                 train_loss, rows = self._interval(islice(batches, until - self.done))
             outcome.rows_trained += rows
-            with self.phases.phase("evaluate"):
+            with self.timer.phase(Phase.EVALUATE):
                 evaluated, trained = self.before
                 entry = {"epoch": float(evaluated + number), "step": float(trained + self.done)}
                 entry["train_loss"] = train_loss
@@ -139,39 +143,43 @@ class Loop:
         return outcome
 
     def _interval(self, batches: Iterator[tuple[int, IntArray]]) -> tuple[float, int]:
-        """Trains on some batches; the mean weighted loss over their rows, and how many rows there were."""
-        total, rows_seen = torch.zeros((), dtype=torch.float64, device=self.workers.device), 0
+        """Trains on some batches and returns the mean weighted loss over their rows, and the number of rows."""
+        total, rows_seen = torch.zeros((), dtype=torch.float64, device=self.group.device), 0
         for epoch, rows in batches:
-            total += self._batch(rows, epoch)
+            total += self._train_step(rows, epoch)
             rows_seen += len(rows)
-        loss = self.workers.sum(total).item() / max(1, rows_seen)
+        loss = self.group.sum(total).item() / max(1, rows_seen)
         if not math.isfinite(loss):
             raise TrialError(f"the training loss is {loss} by step {self.done}")
         return loss, rows_seen
 
-    def _batch(self, rows: IntArray, epoch: int) -> Tensor:
-        """One optimizer step on a global batch; this worker's share of Σ w·ce (a detached scalar)."""
-        share = rows[self.workers.rank :: self.workers.size]
-        # every worker takes part in every step: without rows of its own it computes one with weight zero
+    def _train_step(self, rows: IntArray, epoch: int) -> Tensor:
+        """Steps the optimizer once on a global batch.
+
+        Returns:
+            This process's share of Σ w·ce, a detached float64 scalar.
+        """
+        share = rows[self.group.rank :: self.group.size]
+        # every process takes part in every step: without rows of its own it computes one row with weight zero
         idle = len(share) == 0
-        slices = [s for s in np.array_split(rows[:1] if idle else share, self.training.accumulation) if len(s)]
-        total_loss = torch.zeros((), dtype=torch.float64, device=self.workers.device)
-        total_weight = torch.zeros((), device=self.workers.device)
+        micro_batches = [m for m in np.array_split(rows[:1] if idle else share, self.training.accumulation) if len(m)]
+        total_loss = torch.zeros((), dtype=torch.float64, device=self.group.device)
+        total_weight = torch.zeros((), device=self.group.device)
         self.optimizer.zero_grad(set_to_none=True)
-        for number, part in enumerate(slices):
-            last = number == len(slices) - 1
-            synchronized = last or self.workers.size == 1
+        for number, part in enumerate(micro_batches):
+            last = number == len(micro_batches) - 1
+            synchronized = last or self.group.size == 1
             with nullcontext() if synchronized else self.model.no_sync():  # type: ignore[operator]
-                loss, weights = self._step(part, epoch, len(rows), present=not idle)
+                loss, weights = self._micro_batch_loss(part, epoch, len(rows), present=not idle)
                 loss = loss * 0.0 if idle else loss
-                # DDP averages gradients over workers; the mean of a batch is over the rows of all of them
-                (loss * (self.workers.size / len(rows))).backward()
+                # DDP averages gradients over processes; the mean of a batch is over the rows of all of them
+                (loss * (self.group.size / len(rows))).backward()
             total_loss += loss.detach()
             if not idle:
-                self.record.add(torch.from_numpy(part).to(self.workers.device), weights, self.done)
+                self.record.add(torch.from_numpy(part).to(self.group.device), weights, self.done)
                 total_weight += weights.sum()
         if self.method.settings.normalize:
-            mean = self.workers.sum(total_weight) / len(rows)
+            mean = self.group.sum(total_weight) / len(rows)
             factor = torch.where(mean > 0, 1.0 / mean, torch.zeros_like(mean))
             for parameter in self.plain.parameters():
                 if parameter.grad is not None:
@@ -183,20 +191,30 @@ class Loop:
         self.done += 1
         return total_loss
 
-    def _step(self, rows: IntArray, epoch: int, size: int, present: bool) -> tuple[Tensor, Tensor]:
-        """Σ w·ce over a slice of a batch of ``size`` rows, attached, and its weights [B], detached."""
-        device = self.workers.device
+    def _micro_batch_loss(self, rows: IntArray, epoch: int, size: int, present: bool) -> tuple[Tensor, Tensor]:
+        """The loss of a micro-batch of B rows, without a backward pass.
+
+        Args:
+            rows: their positions in the source [B].
+            epoch: passes over the source so far, from 0.
+            size: rows of the whole batch, over all processes.
+            present: False where this process has no row of its own and the row must not count.
+
+        Returns:
+            Σ w·ce, a scalar attached to the graph, and the weights, detached [B].
+        """
+        device = self.group.device
         batch = to_device(self.inputs.tokens.padded(rows), device)
         index = torch.from_numpy(rows).to(device)
         labels = self.labels[index]
-        asked = self.ahead.watch(batch, labels) if self.ahead else None
-        with asked.watching() if asked else nullcontext():
+        products = self.ahead.example_products(batch, labels) if self.ahead else None
+        with products.recording() if products else nullcontext():
             logits = forward(self.model, batch, self.training.precision)
         losses = F.cross_entropy(logits, labels, reduction="none")
         gradients = None
-        if self.ahead and asked:
+        if self.ahead and products:
             total = len(self.inputs.source)
-            gradients = BatchLookahead(self.ahead, asked, index, losses, size, total, present)
+            gradients = BatchLookahead(self.ahead, products, index, losses, size, total, present)
         weights = self._weights(rows, index, labels, logits, epoch, gradients)
         if self.done % CHECK_EVERY.get(device.type, 20) == 0:
             self._check(rows, losses.detach(), weights.detach())
@@ -209,67 +227,71 @@ class Loop:
         """The weights of a micro-batch [B]: the method's for the rows that it weighs, 1 for others."""
         if self.positions is None:
             return self.method.checked_weights(self._micro_batch(rows, index, labels, logits, epoch, gradients, index))
-        own = self.positions[index]
-        chosen = (own >= 0).nonzero()[:, 0]
+        positions = self.positions[index]
+        selection = (positions >= 0).nonzero()[:, 0]
         weights = logits.new_ones(len(rows))
-        if not len(chosen) and gradients is None:
+        if not len(selection) and gradients is None:  # with gradients all processes must take part
             return weights
-        own = own[chosen]
+        positions = positions[selection]
         subset = None
         if gradients is not None:
-            assert self.inputs.weighed is not None
-            subset = SubsetLookahead(gradients, chosen, own, len(self.inputs.weighed))
+            assert self.inputs.weighed is not None, "there are positions only where some rows are weighed"
+            subset = SubsetLookahead(gradients, selection, positions, len(self.inputs.weighed))
         batch = self._micro_batch(
-            rows[chosen.cpu().numpy()], index[chosen], labels[chosen], logits[chosen], epoch, subset, own
-        )
-        return weights.index_put((chosen,), self.method.checked_weights(batch))
+            rows[selection.cpu().numpy()], index[selection], labels[selection], logits[selection], epoch, subset,
+            positions,
+        )  # fmt: skip
+        return weights.index_put((selection,), self.method.checked_weights(batch))
 
     def _micro_batch(
         self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int,
-        gradients: MetaGradient | None, own: Tensor,
+        gradients: MetaGradient | None, positions: Tensor,
     ) -> MicroBatch:  # fmt: skip
+        """What the method sees of some rows, whose positions among the weighed rows are ``positions`` [b]."""
         return MicroBatch(
-            ids=tuple(self.inputs.source.ids[row] for row in rows), rows=own, labels=labels, logits=logits,
-            quality=None if self.quality is None else self.quality[own],
-            diversity=None if self.diversity is None else self.diversity[own], epoch=epoch, gradients=gradients,
+            ids=tuple(self.inputs.source.ids[row] for row in rows), rows=positions, labels=labels, logits=logits,
+            quality=None if self.quality is None else self.quality[positions],
+            diversity=None if self.diversity is None else self.diversity[positions], epoch=epoch, gradients=gradients,
             real=None if self.is_real is None else self.is_real[index],
         )  # fmt: skip
 
     def _check(self, rows: IntArray, losses: Tensor, weights: Tensor) -> None:
+        """Raises ``TrialError`` for the first loss or weight that is not finite, or a negative weight."""
         for what, values, wrong in (
             ("loss", losses, ~losses.isfinite()),
             ("weight", weights, ~weights.isfinite() | (weights < 0)),
         ):
             if bool(wrong.any()):
-                place = int(wrong.nonzero()[0, 0])
+                first = int(wrong.nonzero()[0, 0])
                 raise TrialError(
-                    f"the {what} of row {self.inputs.source.ids[rows[place]]!r} is {values[place].item()} "
+                    f"the {what} of row {self.inputs.source.ids[rows[first]]!r} is {values[first].item()} "
                     f"at step {self.done + 1} of {self.steps} (method {self.method.name!r}, "
                     f"learning rate {self.training.learning_rate})"
                 )
 
     def _evaluate(self, outcome: Outcome) -> dict[str, float]:
-        found: dict[str, float] = {}
+        """Predicts every evaluated split; adds predictions and weights to the outcome and returns the metrics."""
+        entry: dict[str, float] = {}
         for name, (split, tokens) in self.inputs.evaluation.items():
-            log_probabilities = predict(
+            log_probs = predict(
                 self.plain, tokens, self._classes(), self.training.evaluation_batch_size, self.training.precision,
-                self.workers,
+                self.group,
             )  # fmt: skip
-            outcome.predictions[name].append(log_probabilities)
-            found |= metrics(log_probabilities, split.labels, name)
+            outcome.predictions[name].append(log_probs)
+            entry |= metrics(log_probs, split.labels, name)
         outcome.weights.append(self.record.take())
         last = outcome.weights[-1]
         weighed = last if self.inputs.weighed is None else last[self.inputs.weighed]
-        return found | summary(weighed, self.method.settings.clip)
+        return entry | summary(weighed, self.method.settings.clip)
 
     def _classes(self) -> int:
         return int(self.plain.config.num_labels)  # type: ignore[union-attr, arg-type]
 
     def _warm_up(self) -> None:
-        """One forward and backward pass that changes nothing: the first one pays for kernels and allocators."""
+        """One forward and backward pass without effect: the first pass pays for kernels and allocators."""
         rows = np.arange(min(self.training.batch_size, len(self.inputs.source)))
-        batch = to_device(self.inputs.tokens.padded(rows), self.workers.device)
-        devices = [self.workers.device] if self.workers.device.type == "cuda" else []
+        batch = to_device(self.inputs.tokens.padded(rows), self.group.device)
+        devices = [self.group.device] if self.group.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             forward(self.plain, batch, self.training.precision).sum().backward()
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Peak memory of a trial, and memory given back between trials."""
+"""Peak memory of a trial, and release of memory between trials."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:  # the driver asks for its own peak without torch
 
 
 def release_memory() -> None:
-    """Frees what earlier trials of this process left behind.
+    """Frees memory of earlier trials of this process.
 
-    Every trial of a reused process runs in a thread of its own, and glibc keeps what a thread has freed for that
-    thread: without this a process grows by a model's size every few trials.
+    Every trial of a reused process runs in its own thread, and glibc keeps memory that a thread has freed for that
+    thread: without this call a process grows by the size of a model every few trials.
     """
     gc.collect()
     with suppress(OSError, AttributeError):  # glibc only
@@ -26,7 +26,7 @@ def release_memory() -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Starts a new measurement of peak memory, so that a reused process does not report an earlier trial's."""
+    """Restarts the measurement, so that a reused process does not report the peak of an earlier trial."""
     with suppress(OSError):  # Linux only, and not in every container
         Path("/proc/self/clear_refs").write_text("5")
     if device.type == "cuda":

@@ -16,8 +16,8 @@ class ProcessGroup:
 
     Attributes:
         device: where this process computes.
-        rank: its number.
-        size: how many there are.
+        rank: its number, from 0.
+        size: number of processes.
     """
 
     device: torch.device
@@ -26,29 +26,29 @@ class ProcessGroup:
 
     @classmethod
     def here(cls, device: str) -> ProcessGroup:
-        """The group this process belongs to, if torch.distributed is initialized; otherwise it alone."""
-        place = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device("cpu")
+        """The group of this process, if torch.distributed is initialized; otherwise a group of one."""
+        own = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device("cpu")
         if dist.is_available() and dist.is_initialized():
-            return cls(place, dist.get_rank(), dist.get_world_size())
-        return cls(place)
+            return cls(own, dist.get_rank(), dist.get_world_size())
+        return cls(own)
 
     @property
     def first(self) -> bool:
-        """Whether this process reports and writes."""
+        """True for the process that writes results."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, as DistributedDataParallel where there are peers."""
+        """The model, in DistributedDataParallel if the group has several processes."""
         return DistributedDataParallel(model) if self.size > 1 else model
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all workers."""
+        """The sum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def maximum(self, tensor: Tensor) -> Tensor:
-        """The largest value over all workers, element by element."""
+        """The elementwise maximum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor

@@ -1,11 +1,13 @@
-"""A trial from its specification to its stored result. Runs without Ray, anywhere torch runs."""
+"""Runs a trial from its specification to its stored result, without Ray."""
 
 from __future__ import annotations
 
 import os
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import nn
 
 from harness.checkers.scores import Scores, load_scores, save_scores, scores_exist
 from harness.config.sources import REAL_SPLITS, SOURCES, weighed_splits
@@ -16,6 +18,7 @@ from harness.data.tokens import Tokens, tokenize
 from harness.errors import TrialError, UserError
 from harness.methods import AnyMethod, AnyPredictor, Assignment, Predictor, SourceInfo, make_method
 from harness.methods.ce import CrossEntropy
+from harness.phases import Phase
 from harness.planning.trials import Job, Trial, TrialStage
 from harness.seeds import derive
 from harness.store import Store
@@ -27,160 +30,193 @@ from harness.training.memory import peak_memory_mb, release_memory, reset_peak_m
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
 from harness.training.trial_result import TrialResult, environment, load_result, save_result
+from harness.training.weights import STATISTICS
 
 EVALUATED = ("validation", "test")
 
 
 def run(job: Job, store: Store, report: Report) -> TrialResult:
-    """Runs a trial, or hands out its stored result.
+    """Runs a trial, or returns its stored result.
 
-    Every worker of a group calls this, and each calls ``report``; the first one writes.
+    Every process of a group calls this, and each calls ``report``; the first one writes to the store.
 
     Args:
-        job: the trial and what it scores afterwards.
-        store: holds the splits and the checkers' scores; takes the result.
-        report: gets the metrics of every evaluation.
+        job: the trial, and what it scores as a checker.
+        store: has the splits and the scores of the checkers; takes the result.
+        report: called with the metrics of every evaluation.
 
     Raises:
-        TrialError: the trial cannot give a result (a loss that is not finite, scores of other data).
+        TrialError: a loss or weight that is not finite, or missing scores.
     """
-    workers = ProcessGroup.here(job.trial.device)
+    group = ProcessGroup.here(job.trial.device)
     stored = load_result(job.trial, store)
     if stored is not None and scores_exist(job.trial.id, job.scores.values(), store):
         for entry in stored.history:
             report(entry)
         return stored
-    _reset(job.trial, workers)
+    _reset(job.trial, group)
     method = make_method(job.trial.method)
     if isinstance(method, Predictor):
-        result = _predict(job.trial, method, store, report, workers)
+        result = _predict(job.trial, method, store, report, group)
     else:
-        result = _train(job, method, store, report, workers)
-    if workers.first:
+        result = _train(job, method, store, report, group)
+    if group.first:
         save_result(job.trial, result, store)
     return result
 
 
-def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, workers: ProcessGroup) -> TrialResult:
-    """The test rows classified without training."""
-    phases = PhaseTimer(workers.device)
-    with phases.phase("load"):
+def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, group: ProcessGroup) -> TrialResult:
+    """Classifies the test rows without training."""
+    timer = PhaseTimer(group.device)
+    with timer.phase(Phase.LOAD):
         splits = {name: load_split(digest, store) for name, digest in trial.task.digests.items()}
         examples = training_rows(trial, splits)
     task, test = trial.task, splits["test"]
-    wording = task.prompt
-    assert wording is not None, "planning gives the wording to every trial that does not train"
+    prompt = task.prompt
+    assert prompt is not None, "planning gives a prompt to every trial that does not train"
     assignment = Assignment(
-        task.name, wording.description, task.labels, wording.text, wording.label, trial.seed, store.folder("answers")
+        task.name, prompt.description, task.labels, prompt.text, prompt.label, trial.seed, store.folder("answers")
     )
     try:
-        found = method.predict(test, examples, assignment)
-    except UserError as error:  # a missing key, a server that refuses: what to do stands in the message
+        classified = method.predict(test, examples, assignment)
+    except UserError as error:  # a missing key or a server that refuses; the message says what to do
         raise TrialError(str(error)) from None
-    phases.seconds["classify"] = found.seconds
-    entry = {"epoch": 1.0, "step": 0.0} | label_metrics(found.labels, test.labels, len(task.labels), "test")
+    timer.seconds[Phase.CLASSIFY] = classified.seconds
+    entry = {"epoch": 1.0, "step": 0.0} | label_metrics(classified.labels, test.labels, len(task.labels), "test")
     report(entry)
-    runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()} | found.costs
-    runtime |= peak_memory_mb(workers.device)
-    said = np.where(found.labels[:, None] < 0, np.nan, one_hot(found.labels, len(task.labels)))
-    return TrialResult([entry], runtime, environment(workers), {"test": said.astype(np.float32)[None]})
+    runtime = timer.runtime() | classified.costs | peak_memory_mb(group.device)
+    log_probs = np.where(classified.labels[:, None] < 0, np.nan, one_hot(classified.labels, len(task.labels)))
+    return TrialResult([entry], runtime, environment(group), {"test": log_probs.astype(np.float32)[None]})
 
 
 def one_hot(labels: IntArray, classes: int) -> FloatArray:
-    """Log-probabilities that are sure of a label: 0 for it, -inf for the others [n, classes]."""
+    """Log-probabilities of certain labels, float32 [n, classes]: 0 for the label, -inf for the others."""
     out: FloatArray = np.where(labels[:, None] == np.arange(classes), np.float32(0.0), np.float32(-np.inf))
     return out
 
 
-def _train(job: Job, method: AnyMethod, store: Store, report: Report, workers: ProcessGroup) -> TrialResult:
+def _train(job: Job, method: AnyMethod, store: Store, report: Report, group: ProcessGroup) -> TrialResult:
     trial = job.trial
-    phases = PhaseTimer(workers.device)
-    with phases.phase("load"):
+    timer = PhaseTimer(group.device)
+    with timer.phase(Phase.LOAD):
         splits = {name: load_split(digest, store) for name, digest in trial.task.digests.items()}
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
-        model.to(workers.device)
-    with phases.phase("tokenize"):
+        model.to(group.device)
+    with timer.phase(Phase.TOKENIZE):
         evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
     outcomes: list[Outcome] = []
     for number, stage in enumerate(trial.stages):
-        chosen = method if stage.weighted else CrossEntropy()
-        inputs = _inputs(trial, stage, chosen, splits, evaluation, store, phases)
-        seed = trial.seed if number == 0 else derive(trial.seed, "stage", number)
-        if "inner_training" in chosen.needs:
-            with (
-                phases.phase("outer_rounds"),
-                InnerTrainingRun(model, inputs, stage.training, seed, workers) as inner,
-            ):
-                chosen.learn_weights(inner)
-        before = sum(len(o.history) for o in outcomes), int(outcomes[-1].history[-1]["step"]) if outcomes else 0
-        weighed = {} if stage.weighted else _weight_statistics(outcomes)
-        loop = Loop(model, chosen, inputs, stage.training, seed, workers, phases, before)
-        outcomes.append(loop.run(lambda entry, weighed=weighed: report(entry | weighed)))  # type: ignore[misc]
-        outcomes[-1].history = [entry | weighed for entry in outcomes[-1].history]
+        stage_method = method if stage.weighted else CrossEntropy()
+        inputs = _inputs(trial, stage, stage_method, splits, evaluation, store, timer)
+        outcomes.append(_run_stage(trial, number, model, stage_method, inputs, outcomes, report, group, timer))
     for digests in job.scores.values():
-        with phases.phase("score"):
-            scored = {name: load_split(d, store) for name, d in digests.items()}
-            rows = select(tuple(digests), scored, trial.fraction, trial.seed)
-            size, precision = trial.training.evaluation_batch_size, trial.training.precision
-            log_probs = predict(model, tokens_of(trial, rows, store), len(trial.task.labels), size, precision, workers)
-            if workers.first:
-                save_scores(Scores(trial.id, rows.ids, log_probs), digests, store)
-    trained = sum(outcome.rows_trained for outcome in outcomes)
-    runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()}
-    runtime |= {"rows_per_second": trained / phases.seconds["train"]} | peak_memory_mb(workers.device)
+        with timer.phase(Phase.SCORE):
+            _score(trial, model, digests, store, group)
+    rows_trained = sum(outcome.rows_trained for outcome in outcomes)
+    runtime = timer.runtime()
+    runtime |= {"rows_per_second": rows_trained / timer.seconds[Phase.TRAIN]} | peak_memory_mb(group.device)
     arrays = {name: np.stack([v for o in outcomes for v in o.predictions[name]]) for name in evaluation}
     arrays["weights"] = _all_weights(trial, splits, outcomes)
     history = [entry for outcome in outcomes for entry in outcome.history]
-    return TrialResult(history, runtime, environment(workers), arrays)
+    return TrialResult(history, runtime, environment(group), arrays)
+
+
+def _run_stage(
+    trial: Trial, number: int, model: nn.Module, method: AnyMethod, inputs: Inputs, earlier: list[Outcome],
+    report: Report, group: ProcessGroup, timer: PhaseTimer,
+) -> Outcome:  # fmt: skip
+    """Trains the model on one stage, with a new optimizer and schedule.
+
+    Epochs and steps are numbered from the end of the ``earlier`` stages. A stage without weights repeats the weight
+    statistics of the stage before it.
+    """
+    stage = trial.stages[number]
+    seed = trial.seed if number == 0 else derive(trial.seed, "stage", number)
+    if "inner_training" in method.needs:
+        with timer.phase(Phase.OUTER_ROUNDS), InnerTrainingRun(model, inputs, stage.training, seed, group) as inner:
+            method.learn_weights(inner)
+    before = sum(len(outcome.history) for outcome in earlier), int(earlier[-1].history[-1]["step"]) if earlier else 0
+    statistics = {} if stage.weighted else _weight_statistics(earlier)
+    loop = Loop(model, method, inputs, stage.training, seed, group, timer, before)
+    outcome = loop.run(lambda entry: report(entry | statistics))
+    outcome.history = [entry | statistics for entry in outcome.history]
+    return outcome
+
+
+def _score(trial: Trial, model: nn.Module, digests: dict[str, str], store: Store, group: ProcessGroup) -> None:
+    """Stores the model's log-probabilities for the rows of these splits."""
+    splits = {name: load_split(digest, store) for name, digest in digests.items()}
+    rows = select(tuple(digests), splits, trial.fraction, trial.seed)
+    size, precision = trial.training.evaluation_batch_size, trial.training.precision
+    log_probs = predict(model, tokens_of(trial, rows, store), len(trial.task.labels), size, precision, group)
+    if group.first:
+        save_scores(Scores(trial.id, rows.ids, log_probs), digests, store)
 
 
 def _inputs(
     trial: Trial, stage: TrialStage, method: AnyMethod, splits: dict[str, Split],
-    evaluation: dict[str, tuple[Split, Tokens]], store: Store, phases: PhaseTimer,
+    evaluation: dict[str, tuple[Split, Tokens]], store: Store, timer: PhaseTimer,
 ) -> Inputs:  # fmt: skip
-    """The rows of a stage, with what its method needs; the method is prepared."""
-    with phases.phase("load"):
+    """The rows of a stage with the data that its method needs. Calls ``method.prepare``."""
+    with timer.phase(Phase.LOAD):
         source = select(stage.splits, splits, trial.fraction, trial.seed)
-        weighed, rows = _weighed_rows(trial, stage, method, splits, source)
+        weighed, rows = _weighed_rows(trial, stage, splits, source)
         quality = diversity = None
         if stage.weighted:
-            quality, diversity = (_scores(trial, checker, rows, store) for checker in (trial.quality, trial.diversity))
-    with phases.phase("tokenize"):
+            checkers = (trial.quality, trial.diversity)
+            quality, diversity = (_scores(trial, checker, rows, store) for checker in checkers)
+    with timer.phase(Phase.TOKENIZE):
         tokens = tokens_of(trial, source, store)
+    is_real = None
+    if method.weighs_real_rows:
+        is_real = _is_real(trial, stage, splits)
+        if weighed is not None:
+            quality, diversity = (_spread(scores, weighed, len(source)) for scores in (quality, diversity))
+            weighed, rows = None, source
     needs = method.needs_with(method.settings)
     real = select(("real_small",), splits, trial.fraction, trial.seed) if "real" in needs else None
     method.prepare(SourceInfo(rows.labels, len(trial.task.labels), None if real is None else real.labels))
-    read = None
-    if real is not None and needs & {"gradients", "inner_training"}:  # others want its labels alone
-        read = (real, tokens_of(trial, real, store))
-    is_real = None
-    if method.weighs_real_rows:
-        is_real = np.concatenate(
-            [np.full(len(select((n,), splits, trial.fraction, trial.seed)), n in REAL_SPLITS) for n in stage.splits]
-        )
-    return Inputs(source, tokens, quality, diversity, evaluation, read, weighed, is_real)
+    real_inputs = None
+    if real is not None and needs & {"gradients", "inner_training"}:  # other methods only use the labels
+        real_inputs = (real, tokens_of(trial, real, store))
+    return Inputs(source, tokens, quality, diversity, evaluation, real_inputs, weighed, is_real)
 
 
 def _weighed_rows(
-    trial: Trial, stage: TrialStage, method: AnyMethod, splits: dict[str, Split], source: Split
+    trial: Trial, stage: TrialStage, splits: dict[str, Split], source: Split
 ) -> tuple[IntArray | None, Split]:
-    """Positions of the rows that the method weighs (None for all), and these rows."""
+    """Positions in the stage of the rows beside which real rows keep weight 1 (None for all), and these rows."""
     names = weighed_splits(stage.splits)
-    if method.weighs_real_rows or names == stage.splits:
+    if names == stage.splits:
         return None, source
     rows = select(names, splits, trial.fraction, trial.seed)
     positions = {id_: position for position, id_ in enumerate(source.ids)}
     return np.array([positions[id_] for id_ in rows.ids], dtype=np.int64), rows
 
 
+def _is_real(trial: Trial, stage: TrialStage, splits: dict[str, Split]) -> npt.NDArray[np.bool_]:
+    """Which rows of a stage are real [n]."""
+    sizes = {name: len(select((name,), splits, trial.fraction, trial.seed)) for name in stage.splits}
+    return np.concatenate([np.full(size, name in REAL_SPLITS) for name, size in sizes.items()])
+
+
+def _spread(scores: FloatArray | None, positions: IntArray, rows: int) -> FloatArray | None:
+    """Scores [m, C] at their positions among ``rows`` rows, NaN for the others [rows, C]."""
+    if scores is None:
+        return None
+    out: FloatArray = np.full((rows, scores.shape[1]), np.nan, dtype=np.float32)
+    out[positions] = scores
+    return out
+
+
 def _weight_statistics(outcomes: list[Outcome]) -> dict[str, float]:
-    """The last statistics of the method's weights, which a later stage without weights repeats."""
+    """The weight statistics of the last evaluation."""
     last = outcomes[-1].history[-1] if outcomes else {}
-    return {key: value for key, value in last.items() if key.startswith("weight_")}
+    return {key: last[key] for key in STATISTICS if key in last}
 
 
 def _all_weights(trial: Trial, splits: dict[str, Split], outcomes: list[Outcome]) -> FloatArray:
-    """The weights of all rows of the source at every evaluation [evaluations, n]; NaN for rows of another stage."""
+    """Weights of all rows of the source, float32 [evaluations, n]; NaN for rows that are not in the stage."""
     if len(outcomes) == 1:
         return np.stack(outcomes[0].weights)
     source = training_rows(trial, splits)
@@ -200,24 +236,25 @@ def training_rows(trial: Trial, splits: dict[str, Split]) -> Split:
 
 
 def tokens_of(trial: Trial, split: Split, store: Store) -> Tokens:
-    """The tokens of rows under the trial's encoder, from the store or made."""
+    """The tokens of rows for the trial's encoder, from the store if they are there."""
     return tokenize(
         split, lambda: load_tokenizer(trial.encoder), trial.encoder_identity, trial.training.max_length, store
     )
 
 
-def _scores(trial: Trial, checker: str | None, source: Split, store: Store) -> FloatArray | None:
+def _scores(trial: Trial, checker: str | None, rows: Split, store: Store) -> FloatArray | None:
+    """A checker's log-probabilities for the rows that are weighed, float32 [m, C]."""
     if checker is None:
         return None
     digests = {name: trial.task.digests[name] for name in SOURCES[trial.source].weighed}
-    return load_scores(checker, digests, store).aligned(source)
+    return load_scores(checker, digests, store).aligned(rows)
 
 
-def _reset(trial: Trial, workers: ProcessGroup) -> None:
-    """Brings a process, new or reused, into the state in which every trial starts."""
+def _reset(trial: Trial, group: ProcessGroup) -> None:
+    """Brings a new or reused process into the initial state of every trial."""
     release_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on CUDA
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_num_threads(trial.threads)
     torch.manual_seed(0)
-    reset_peak_memory(workers.device)
+    reset_peak_memory(group.device)

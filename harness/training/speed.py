@@ -1,4 +1,4 @@
-"""How fast this machine trains: a few real steps, for an estimate before the first trial."""
+"""Training speed of this machine, measured with a few real steps: for estimates before the first trial."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from harness.data.split import Split
 from harness.data.tokens import tokenize
 from harness.methods.ce import CrossEntropy
+from harness.phases import Phase
 from harness.planning.trials import Trial
 from harness.store import Store
 from harness.training.classifier import load_classifier, load_tokenizer
@@ -16,7 +17,7 @@ from harness.training.timing import PhaseTimer
 
 
 def rows_per_second(trial: Trial, source: Split, store: Store, steps: int = 3) -> float | None:
-    """Rows that one worker trains on per second, from a few steps after a warm-up; None without the trial's device."""
+    """Rows per second of one process, over a few steps after a warm-up; None without the trial's device."""
     if trial.device == "cuda" and not torch.cuda.is_available():
         return None
     before = torch.get_num_threads()
@@ -25,14 +26,14 @@ def rows_per_second(trial: Trial, source: Split, store: Store, steps: int = 3) -
         rows = source.take(range(min(len(source), steps * trial.training.batch_size)))
         limit = trial.training.max_length
         tokens = tokenize(rows, lambda: load_tokenizer(trial.encoder), trial.encoder_identity, limit, store)
-        workers = ProcessGroup.here(trial.device)
+        group = ProcessGroup.here(trial.device)
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
         training = trial.training.model_copy(update={"steps": steps, "epochs": 1})
-        phases = PhaseTimer(workers.device)
+        timer = PhaseTimer(group.device)
         loop = Loop(
-            model.to(workers.device), CrossEntropy(), Inputs(rows, tokens, None, None, {}), training, 0, workers, phases
+            model.to(group.device), CrossEntropy(), Inputs(rows, tokens, None, None, {}), training, 0, group, timer
         )
         outcome = loop.run(lambda entry: None)
-        return outcome.rows_trained / phases.seconds["train"]
+        return outcome.rows_trained / timer.seconds[Phase.TRAIN]
     finally:
         torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Where the time goes: wall seconds by phase, measured inside the worker, and the peak memory."""
+"""Wall seconds by phase, measured inside the process that trains."""
 
 from __future__ import annotations
 
@@ -8,39 +8,48 @@ from contextlib import contextmanager
 
 import torch
 
+from harness.phases import Phase
+
 
 class PhaseTimer:
     """Adds up wall seconds by phase; waits for the device before it reads the clock.
 
-    A phase within a phase is booked by itself: the outer one pauses.
+    Nested phases are exclusive: the outer timer pauses.
+
+    Attributes:
+        seconds: phase -> wall seconds so far.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[Phase, float] = {}
         self._device = device
-        self._open: list[str] = []
+        self._open: list[Phase] = []
         self._since = 0.0
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Times a block as part of phase ``name``."""
-        self._book()
-        self._open.append(name)
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Adds the time of a block to a phase."""
+        self._add_elapsed()
+        self._open.append(phase)
         try:
             yield
         finally:
-            self._book()
+            self._add_elapsed()
             self._open.pop()
 
-    def _book(self) -> None:
-        """Books the time since the last look at the clock for the innermost open phase."""
-        self._synchronise()
+    def runtime(self) -> dict[str, float]:
+        """Seconds by the phases' keys, e.g. ``seconds_train``."""
+        return {phase.key: seconds for phase, seconds in self.seconds.items()}
+
+    def _add_elapsed(self) -> None:
+        """Adds the time since the last call to the innermost open phase."""
+        self._synchronize()
         now = time.perf_counter()
         if self._open:
-            name = self._open[-1]
-            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+            phase = self._open[-1]
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._since
         self._since = now
 
-    def _synchronise(self) -> None:
+    def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

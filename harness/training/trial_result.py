@@ -1,4 +1,4 @@
-"""What is kept of a finished trial, and where."""
+"""The stored result of a finished trial."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:  # reading a result loads no torch
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What is kept of a finished trial.
+    """The result of a finished trial.
 
     Attributes:
         history: metrics of every evaluation.
         runtime: seconds by phase, peak memory in MB, rows per second of training.
         environment: device, threads, versions.
-        arrays: ``test`` and ``validation`` log-probabilities [evaluations, rows, C]; ``weights`` [evaluations, n].
-            Without training ``test`` alone, NaN in the rows without a prediction.
+        arrays: ``test`` and ``validation`` log-probabilities, float32 [evaluations, rows, C]; ``weights``, float32
+            [evaluations, n] over the rows of all splits of the source, NaN for rows that were not trained on. Without
+            training ``test`` alone, NaN in the rows without a prediction.
     """
 
     history: list[dict[str, float]]
@@ -35,29 +36,29 @@ class TrialResult:
 
 
 def save_result(trial: Trial, result: TrialResult, store: Store) -> None:
-    """Keeps a result under the trial's id."""
+    """Stores a result under the trial's id."""
     text = json.dumps([result.history, result.runtime, result.environment])
     store.put("trials", trial.id, text=np.frombuffer(text.encode(), np.uint8), **result.arrays)
 
 
 def load_result(trial: Trial, store: Store) -> TrialResult | None:
-    """The kept result of a trial, or None."""
+    """The stored result of a trial, or None."""
     blob = store.get("trials", trial.id)
     if blob is None:
         return None
-    history, runtime, found = json.loads(blob.pop("text").tobytes().decode())
-    return TrialResult(history, runtime, found, blob)
+    history, runtime, versions = json.loads(blob.pop("text").tobytes().decode())
+    return TrialResult(history, runtime, versions, blob)
 
 
-def environment(workers: ProcessGroup) -> dict[str, str]:
-    """What the bits and the runtime of a trial depend on besides its settings."""
+def environment(group: ProcessGroup) -> dict[str, str]:
+    """What else the numbers and the runtime of a trial depend on: device, threads, versions."""
     import torch
     import transformers
 
-    cuda = workers.device.type == "cuda"
+    cuda = group.device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(workers.device) if cuda else _processor(),
-        "workers": str(workers.size),
+        "device": torch.cuda.get_device_name(group.device) if cuda else _processor(),
+        "workers": str(group.size),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,

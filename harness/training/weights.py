@@ -1,4 +1,4 @@
-"""The weights that examples were given, and what they say of a method."""
+"""Recorded weights and their statistics."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ from torch import Tensor
 
 from harness.training.process_group import ProcessGroup
 
+#: Keys of ``summary``.
+STATISTICS = ("weight_mean", "weight_min", "weight_max", "weight_clipped", "weight_ess")
+
 
 class WeightRecord:
-    """The last weight of every row between two evaluations, gathered over all workers.
+    """The last weight of every row between two evaluations, gathered over all processes.
 
     Args:
         rows: number of rows n of the source.
-        workers: the processes that train together.
+        group: the processes that train together.
     """
 
-    def __init__(self, rows: int, workers: ProcessGroup) -> None:
-        self._workers = workers
-        self._last = torch.zeros(rows, device=workers.device)
-        self._step = torch.full((rows,), -1, dtype=torch.int64, device=workers.device)
+    def __init__(self, rows: int, group: ProcessGroup) -> None:
+        self._group = group
+        self._last = torch.zeros(rows, device=group.device)
+        self._step = torch.full((rows,), -1, dtype=torch.int64, device=group.device)
 
     def add(self, rows: Tensor, weights: Tensor, step: int) -> None:
-        """Notes the weights [B] of rows [B] at a step."""
+        """Records the weights [B] of rows [B] at a step."""
         self._last[rows] = weights.detach()
         self._step[rows] = step
 
     def take(self) -> npt.NDArray[np.float32]:
-        """Float32 [n], NaN for rows not seen since the last call; starts anew."""
-        newest = self._workers.maximum(self._step.clone())
-        mine = torch.where((self._step == newest) & (newest >= 0), self._last, torch.zeros_like(self._last))
-        out = torch.where(newest >= 0, self._workers.sum(mine), torch.full_like(mine, torch.nan))
+        """The last weights, float32 [n], NaN for rows not seen since the last call; starts over."""
+        newest = self._group.maximum(self._step.clone())
+        newest_here = torch.where((self._step == newest) & (newest >= 0), self._last, torch.zeros_like(self._last))
+        out = torch.where(newest >= 0, self._group.sum(newest_here), torch.full_like(newest_here, torch.nan))
         self._step.fill_(-1)
         array: npt.NDArray[np.float32] = out.cpu().numpy()
         return array
 
 
 def effective_sample_size(weights: npt.NDArray[np.float64]) -> float:
-    """(Σw)² / (n Σw²), in (0, 1]: the share of rows that equal weights would need for the same variance (Kish 1965).
+    """Relative effective sample size (Σw)² / (n Σw²) (Kish 1965), in (0, 1]; 0 if all weights are 0.
 
-    0 where all weights are 0.
+    Equally weighted rows of this share of n would give the same variance.
     """
     scale = weights.max(initial=0.0)
     if scale <= 0.0:
@@ -51,8 +54,13 @@ def effective_sample_size(weights: npt.NDArray[np.float64]) -> float:
 
 
 def summary(weights: npt.NDArray[np.float32], clip: float | None) -> dict[str, float]:
-    """Mean, extremes, share clipped and effective sample size of weights [n]; rows with NaN are left out."""
+    """Mean, minimum, maximum, clipped share and effective sample size of weights [n], without NaN.
+
+    All are NaN if no row was seen: few steps on a mixed stage may use real rows alone.
+    """
     seen = weights[~np.isnan(weights)].astype(np.float64)
+    if not len(seen):
+        return dict.fromkeys(STATISTICS, float("nan"))
     return {
         "weight_mean": float(seen.mean()),
         "weight_min": float(seen.min()),

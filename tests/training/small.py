@@ -61,7 +61,7 @@ def make_loop(
     tokens: Tokens,
     encoder: Path,
     training: Training,
-    workers: ProcessGroup = HERE,
+    group: ProcessGroup = HERE,
     **more: Any,
 ) -> Loop:
     """A loop on the rows of ``split`` with made-up checker scores, evaluated on them too."""
@@ -69,4 +69,4 @@ def make_loop(
     model = load_classifier(str(encoder), CLASSES, 0, "sdpa")
     scores: dict[str, IntArray] = {"quality": log_scores(len(split), 1), "diversity": log_scores(len(split), 2)}
     inputs = Inputs(split, tokens, scores["quality"], scores["diversity"], {"test": (split, tokens)}, **more)
-    return Loop(model, method, inputs, training, 0, workers, PhaseTimer(workers.device))
+    return Loop(model, method, inputs, training, 0, group, PhaseTimer(group.device))

@@ -46,12 +46,14 @@ class Beside(torch.nn.Module):
 
 
 def watched(model, precision="float32"):
-    """The batch's losses, and what can be asked about them."""
+    """The batch's losses, and inner products for them."""
     batch, labels = make_batch()
-    asked = GhostProducts(model, len(labels), precision)
-    with asked.watching(), torch.autocast("cpu", torch.bfloat16, precision == "bfloat16"):
+    products = GhostProducts(model, len(labels), precision)
+    with products.recording(), torch.autocast("cpu", torch.bfloat16, precision == "bfloat16"):
         logits = model(**batch).logits
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="none"), asked
+    return F.cross_entropy(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="none"
+    ), products
 
 
 def make(name, **settings):
@@ -67,9 +69,9 @@ def test_same_as_a_backward_pass_for_each_example(attention, dtype, tolerance):
     batch, labels = make_batch()
     expected = one_by_one(exact, batch, labels, make_direction(exact))
     model = make_model(attention=attention, dtype=dtype)
-    losses, asked = watched(model)
-    found = asked.products(losses, make_direction(model))
-    assert asked.suffices()
+    losses, products = watched(model)
+    found = products.inner_products(losses, make_direction(model))
+    assert products.is_exact()
     assert (found - expected).abs().max() / expected.abs().max() < tolerance
     assert not found.requires_grad
 
@@ -80,16 +82,16 @@ def test_same_as_a_backward_pass_for_each_example(attention, dtype, tolerance):
 def test_same_as_forward_mode_for_other_encoders(name, settings):
     model = make(name, **settings)
     batch, labels = make_batch()
-    losses, asked = watched(model)
+    losses, products = watched(model)
     direction = make_direction(model)
-    assert asked.suffices()
+    assert products.is_exact()
     expected = inner_products(model, batch, labels, direction)
-    torch.testing.assert_close(asked.products(losses, direction), expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(products.inner_products(losses, direction), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_an_encoder_whose_rows_share_layers_is_told_and_left_to_forward_mode():
     model = make("DebertaV2", relative_attention=True, pos_att_type=["c2p", "p2c"], type_vocab_size=2)
-    assert not watched(model)[1].suffices()
+    assert not watched(model)[1].is_exact()
     batch, labels = make_batch()
     direction = make_direction(model)
     expected = one_by_one(model, batch, labels, direction)
@@ -100,7 +102,7 @@ def test_a_parameter_of_two_layers_is_told():
     model = make_model()
     layers = model.bert.encoder.layer
     layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
-    assert not watched(model)[1].suffices()
+    assert not watched(model)[1].is_exact()
 
 
 def test_an_output_changed_in_place_is_told():
@@ -108,36 +110,36 @@ def test_an_output_changed_in_place_is_told():
     model.bert.encoder.layer[0].output.LayerNorm = torch.nn.Sequential(
         torch.nn.LayerNorm(16, dtype=torch.float64), torch.nn.ReLU(inplace=True)
     )
-    assert not watched(model)[1].suffices()
+    assert not watched(model)[1].is_exact()
 
 
 def test_a_layer_whose_output_nobody_uses_counts_for_nothing():
     model = make_model()
     model.classifier = Beside(model.classifier)
-    losses, asked = watched(model)
-    assert asked.suffices()
+    losses, products = watched(model)
+    assert products.is_exact()
     direction = make_direction(model)
     expected = inner_products(model, *make_batch(), direction)
-    torch.testing.assert_close(asked.products(losses, direction), expected, rtol=1e-11, atol=1e-11)
-    assert not asked.gradient(losses, torch.ones(5))["classifier.idle.weight"].any()
+    torch.testing.assert_close(products.inner_products(losses, direction), expected, rtol=1e-11, atol=1e-11)
+    assert not products.gradient(losses, torch.ones(5))["classifier.idle.weight"].any()
 
 
 def test_rows_that_share_a_layers_output_are_told():
     model = make_model()
     model.classifier = Shifted(model.classifier)
-    assert not watched(model)[1].suffices()
+    assert not watched(model)[1].is_exact()
 
 
 def test_a_layer_of_an_unknown_kind_is_told():
     model = make_model()
     model.bert.encoder.layer[0].output.dropout = torch.nn.PReLU(dtype=torch.float64)
-    assert not watched(model)[1].suffices()
+    assert not watched(model)[1].is_exact()
 
 
 def test_a_parameter_that_no_layer_was_asked_for_is_told():
     model = make_model()
     model.register_module("extra", torch.nn.Linear(2, 2))
-    assert not watched(model)[1].suffices()
+    assert not watched(model)[1].is_exact()
 
 
 @pytest.mark.parametrize("weights", [[1.0, 0.3, 2.0, 1e-5, 0.7], [1.0, 0.0, 2.0, 1e-5, 0.7]])
@@ -145,17 +147,19 @@ def test_the_weighted_gradient_and_what_its_pass_leaves_for_the_products(weights
     weights = torch.tensor(weights, dtype=torch.float64) / 5
     model = make_model(dropout=0.3)
     direction = make_direction(model)
-    losses, asked = watched(model)
+    losses, products = watched(model)
     named = dict(model.named_parameters())
     own = [torch.autograd.grad(loss, list(named.values()), retain_graph=True) for loss in losses]
-    found = asked.gradient(losses, weights)
+    found = products.gradient(losses, weights)
     assert list(found) == list(named)
     for place, name in enumerate(named):
         expected = sum(w * values[place] for w, values in zip(weights, own, strict=True))
         torch.testing.assert_close(found[name], expected, rtol=1e-10, atol=1e-12)
     expected = [sum((g * direction[n]).sum() for n, g in zip(named, values, strict=True)) for values in own]
     for _ in range(2):
-        torch.testing.assert_close(asked.products(losses, direction), torch.stack(expected), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(
+            products.inner_products(losses, direction), torch.stack(expected), rtol=1e-9, atol=1e-11
+        )
     losses.sum().backward()  # the graph is still there
 
 
@@ -164,12 +168,12 @@ def test_parameters_that_are_not_trained_count_for_nothing():
     embeddings = model.bert.embeddings
     for frozen in (embeddings.word_embeddings.weight, embeddings.LayerNorm.bias, model.classifier.bias):
         frozen.requires_grad_(False)
-    losses, asked = watched(model)
+    losses, products = watched(model)
     direction = make_direction(model)
-    assert asked.suffices()
+    assert products.is_exact()
     expected = inner_products(model, *make_batch(), direction)
     assert len(direction) == len(parameters_of(model)) == len(list(model.parameters())) - 3
-    torch.testing.assert_close(asked.products(losses, direction), expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(products.inner_products(losses, direction), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_under_bfloat16_it_is_close():
@@ -177,9 +181,9 @@ def test_under_bfloat16_it_is_close():
     direction = make_direction(model)
     found = {}
     for precision in ("float32", "bfloat16"):
-        losses, asked = watched(model, precision)
-        asked.gradient(losses, torch.tensor([1.0, 0.5, 1.0, 2.0, 0.1]))
-        found[precision] = asked.products(losses, direction)
+        losses, products = watched(model, precision)
+        products.gradient(losses, torch.tensor([1.0, 0.5, 1.0, 2.0, 0.1]))
+        found[precision] = products.inner_products(losses, direction)
     assert found["bfloat16"].dtype == torch.float32
     assert (found["bfloat16"] - found["float32"]).abs().max() / found["float32"].abs().max() < 0.05
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from harness.config.experiment import Training
+from harness.phases import Phase
 from harness.training.classifier import load_classifier, make_optimizer
 from harness.training.evaluation import to_device
 from harness.training.meta_gradients.forward_mode import ForwardModeProducts, plain_attention
@@ -54,11 +55,11 @@ class Scene:
 
     def bound(self):
         batch, labels = self.inputs(ROWS)
-        asked = self.ahead.watch(batch, labels)
-        with asked.watching():
+        products = self.ahead.example_products(batch, labels)
+        with products.recording():
             losses = F.cross_entropy(self.model(**batch).logits, labels, reduction="none")
         index = torch.from_numpy(ROWS)
-        return BatchLookahead(self.ahead, asked, index, losses, len(ROWS), len(self.rows), True)
+        return BatchLookahead(self.ahead, products, index, losses, len(ROWS), len(self.rows), True)
 
     def real_loss(self, parameters):
         batch, labels = self.inputs(self.real_rows)
@@ -98,13 +99,13 @@ def off(found, expected):
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("by_layer", [True, False])
+@pytest.mark.parametrize("ghost", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
-def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, by_layer, rows, tokens, tiny_encoder):
+def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, ghost, rows, tokens, tiny_encoder):
     exact = Scene(rows, tokens, tiny_encoder)
-    assert exact.ahead.by_layer, "so it is with this model"
-    exact.ahead.by_layer = by_layer
+    assert exact.ahead.uses_ghost_products, "so it is with this model"
+    exact.ahead.uses_ghost_products = ghost
     weights = WEIGHTS.double().requires_grad_()
     state = torch.get_rng_state()
     (expected,) = torch.autograd.grad(exact.real_loss(exact.stepped(weights, rule, state)), weights)
@@ -114,7 +115,7 @@ def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, by_lay
     assert off(found, expected) < tolerance
     if dtype == torch.float32:
         scene = Scene(rows, tokens, tiny_encoder, dtype)
-        scene.ahead.by_layer = by_layer
+        scene.ahead.uses_ghost_products = ghost
         scene.model.load_state_dict(exact.model.state_dict())
         for mine, theirs in zip(scene.model.parameters(), exact.model.parameters(), strict=True):
             for name in ("exp_avg", "exp_avg_sq"):
@@ -194,20 +195,20 @@ def test_a_model_whose_rows_share_a_layer_is_looked_ahead_by_forward_mode(rows, 
     scene.model.classifier = Shifted(scene.model.classifier)
     real_set = rows.take(scene.real_rows), tokens.take(scene.real_rows)
     ahead = Lookahead(scene.model, scene.optimizer, real_set, TRAINING, 0, HERE, PhaseTimer(HERE.device))
-    assert not ahead.by_layer
+    assert not ahead.uses_ghost_products
     batch, labels = scene.inputs(ROWS)
-    assert isinstance(ahead.watch(batch, labels), ForwardModeProducts)
+    assert isinstance(ahead.example_products(batch, labels), ForwardModeProducts)
 
 
 def test_parameters_that_are_not_trained_stay_out_of_it(rows, tokens, tiny_encoder):
     """The slope of the real loss where one step on the weighted batch moves only what is trained."""
     found = {}
-    for by_layer in (True, False):
+    for ghost in (True, False):
         scene = Scene(rows, tokens, tiny_encoder, frozen=("embeddings.word", "LayerNorm.bias"))
-        scene.ahead.by_layer = by_layer
+        scene.ahead.uses_ghost_products = ghost
         assert len(scene.optimizer.state) < len(list(scene.model.parameters()))
         torch.manual_seed(7)
-        found[by_layer] = [scene.bound().sensitivity(WEIGHTS.double(), rule, None) for rule in ("sgd", "adam")]
+        found[ghost] = [scene.bound().sensitivity(WEIGHTS.double(), rule, None) for rule in ("sgd", "adam")]
     torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-10)
 
 
@@ -218,17 +219,17 @@ def test_no_real_row_is_drawn_twice_in_one_look(rows, tokens, tiny_encoder):
     assert all(torch.equal(all_rows[name], more[name]) for name in all_rows)
 
 
-@pytest.mark.parametrize("by_layer", [True, False])
-def test_the_generator_goes_on_as_if_nobody_had_looked_ahead(by_layer, rows, tokens, tiny_encoder):
+@pytest.mark.parametrize("ghost", [True, False])
+def test_the_generator_goes_on_as_if_nobody_had_looked_ahead(ghost, rows, tokens, tiny_encoder):
     scene = Scene(rows, tokens, tiny_encoder)
-    scene.ahead.by_layer = by_layer
+    scene.ahead.uses_ghost_products = ghost
     bound = scene.bound()
     before = torch.get_rng_state()
     first = bound.sensitivity(WEIGHTS.double(), "adam", None)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(bound.sensitivity(WEIGHTS.double(), "adam", None), first)
     assert scene.model.training
-    assert "meta_gradient" in scene.ahead.phases.seconds
+    assert Phase.META_GRADIENT in scene.ahead.timer.seconds
 
 
 def test_real_rows_come_in_a_seeded_order_each_once_a_round(rows, tokens, tiny_encoder):
@@ -247,12 +248,3 @@ def test_the_classes_are_evenly_mixed_in_any_few_real_rows(rows, tokens, tiny_en
         seen = np.cumsum(order == label)
         expected = (labels == label).mean() * np.arange(1, 16)
         assert np.abs(seen - expected).max() <= 1.0, "never more than a row from its share"
-
-
-def test_a_phase_within_a_phase_is_booked_by_itself(monkeypatch):
-    clock = iter([0.0, 1.0, 4.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
-    monkeypatch.setattr("harness.training.timing.time.perf_counter", lambda: next(clock))
-    phases = PhaseTimer(HERE.device)
-    with phases.phase("train"), phases.phase("meta_gradient"):
-        pass
-    assert phases.seconds == {"train": 7.0, "meta_gradient": 3.0}

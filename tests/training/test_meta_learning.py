@@ -74,7 +74,7 @@ def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, ti
     assert first.weights[-1].mean() == pytest.approx(1.0, abs=1e-4)
     found = np.mean([roc_auc_score(~wrong, weights) for weights in first.weights[WARM_UP:]])
     assert found > 0.6, found
-    seconds = loops[0].phases.seconds
+    seconds = loops[0].timer.seconds
     assert seconds["meta_gradient"] > 0
     assert seconds["train"] > 0
 
@@ -82,7 +82,7 @@ def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, ti
 class Asked(Method[MethodSettings]):
     """Compares the loop's inner products with backward passes through the batch it was given."""
 
-    name = "asked"
+    name = "recorder"
     needs = frozenset({"real", "gradients"})
     differences: tuple[float, ...] = ()
 
@@ -91,7 +91,7 @@ class Asked(Method[MethodSettings]):
         named = {n: p for n, p in bound.ahead.model.named_parameters() if p.requires_grad}
         noise = torch.Generator().manual_seed(0)
         direction = {n: torch.randn(p.shape, generator=noise) for n, p in named.items()}
-        found, expected = bound.asked.products(bound.losses, direction), []
+        found, expected = bound.products.inner_products(bound.losses, direction), []
         for loss in bound.losses:
             own = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
             expected.append(sum((g * direction[n]).sum() for n, g in zip(named, own, strict=True)))
@@ -100,15 +100,15 @@ class Asked(Method[MethodSettings]):
         return torch.ones_like(found)
 
 
-@pytest.mark.parametrize("by_layer", [True, False])
-def test_in_the_loop_the_inner_products_are_of_the_forward_pass_with_its_dropout(by_layer, sentences, tiny_encoder):
+@pytest.mark.parametrize("ghost", [True, False])
+def test_in_the_loop_the_inner_products_are_of_the_forward_pass_with_its_dropout(ghost, sentences, tiny_encoder):
     rows, tokens = sentences
     training = Training(epochs=1, batch_size=16, learning_rate=1e-3)
     loop = make_loop(Asked(), rows, tokens, tiny_encoder, training, real=(rows, tokens))
     for module in loop.plain.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.3
-    loop.ahead.by_layer = by_layer
+    loop.ahead.uses_ghost_products = ghost
     loop.run(lambda entry: None)
     assert len(loop.method.differences) == 4
     assert max(loop.method.differences) < 1e-4

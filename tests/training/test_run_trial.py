@@ -251,3 +251,28 @@ def test_generated_then_real_goes_on_where_the_generated_rows_end(experiment_fil
     assert (two.arrays["weights"][2:, generated:] == 1.0).all()
     assert two.history[-1]["weight_ess"] == one.history[-1]["weight_ess"], "those of the weighed rows"
     assert (two.arrays["test"][3] != two.arrays["test"][1]).any(), "the second stage trains"
+
+
+@pytest.mark.parametrize("label", ["dimp", "hu", "sungen"])
+def test_two_stages_give_the_same_again(label, experiment_file, tmp_path):
+    from tests.training.small import make_plan
+
+    grid = [{"source": name, "methods": [label]} for name in ("generated", "generated_then_real")]
+    training = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-3}
+    plan = make_plan(experiment_file(grid=grid, seeds=[0], training=training, stages={"real_small": {"epochs": 2}}))
+    reported = []
+    first, second = (
+        {job.trial.source: run_trial.run(job, store, reported.append) for job in plan.jobs}
+        for store in (fill(plan, tmp_path / name) for name in ("one", "two"))
+    )
+    two = first["generated_then_real"]
+    assert_same_bits(two, second["generated_then_real"])
+    assert two.history[:3] == first["generated"].history, "the first stage is the trial on generated rows"
+    assert two.arrays["test"][:3].tobytes() == first["generated"].arrays["test"].tobytes()
+    job = find(plan, "generated_then_real", label)
+    assert job.trial.evaluations == len(two.history) == 5
+    assert [entry["epoch"] for entry in two.history] == [1, 2, 3, 4, 5]
+    assert all(entry in reported for entry in two.history), "what is reported is what is stored"
+    last = {key: value for key, value in two.history[2].items() if key.startswith("weight_")}
+    assert last
+    assert all({key: entry[key] for key in last} == last for entry in two.history[3:])

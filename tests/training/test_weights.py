@@ -87,5 +87,5 @@ def test_record_of_two_workers_takes_the_newer_weight():
             theirs = torch.where(self.other._step == newest, self.other._last, torch.zeros(3))
             return tensor + theirs
 
-    first._workers = Pair(second)
+    first._group = Pair(second)
     np.testing.assert_array_equal(first.take(), np.float32([1.0, 9.0, 3.0]))

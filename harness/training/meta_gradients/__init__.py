@@ -1,1 +1,1 @@
-"""How the loss on the real rows changes with the weights of a batch."""
+"""Meta-gradients: the derivative of the loss on real rows with respect to the weights of a batch."""

@@ -1,8 +1,8 @@
-"""The inner product of one direction with every example's gradient, all at once.
+"""Inner products of one direction with the gradient of every example, in one forward-mode pass.
 
-For a direction v in the space of the parameters and the losses ℓ_i of a batch, ⟨v, ∇ℓ_i⟩ is the derivative of ℓ_i
-along v. Forward-mode differentiation carries that derivative along with the forward pass: one pass gives it for every
-example, exactly and for any model. ``by_layer`` gives the same for less where the model allows it.
+For a direction v in parameter space and the losses ℓ_i of a batch, ⟨v, ∇ℓ_i⟩ is the derivative of ℓ_i along v.
+Forward-mode differentiation computes it together with the forward pass: exactly, for all examples and any model.
+``ghost_products`` computes the same at a lower cost for the models that it supports.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-#: a tensor for every trainable parameter, by name
+#: Parameter name -> tensor of its shape, for every trainable parameter.
 Direction = Mapping[str, Tensor]
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:
-    """The trainable parameters by name, detached: they share their memory with the model's."""
+    """The trainable parameters by name, detached; they share memory with the model."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -30,13 +30,13 @@ def logits_at(model: nn.Module, batch: dict[str, Tensor], precision: str) -> Cal
     rest |= {name: b.detach() for name, b in model.named_buffers()}
     device = batch["input_ids"].device.type
 
-    def logits(parameters: dict[str, Tensor]) -> Tensor:
+    def compute(parameters: dict[str, Tensor]) -> Tensor:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             out: Any = torch.func.functional_call(model, (parameters, rest), kwargs=batch)
-        found: Tensor = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
-        return found
+        logits: Tensor = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
+        return logits
 
-    return logits
+    return compute
 
 
 def losses_at(
@@ -52,15 +52,15 @@ def inner_products(
 ) -> Tensor:  # fmt: skip
     """⟨v, ∇ℓ_i⟩ of every example i of a batch, in one forward-mode pass.
 
-    Dropout is drawn from the global generator as in any forward pass: with the generator set to the state before some
-    other forward pass the masks are those of that pass (given the same attention kernel, see ``plain_attention``).
+    Dropout masks are drawn from the global generator. To repeat the masks of another forward pass, restore the state
+    that the generator had before it, and run that pass in ``plain_attention`` too.
 
     Args:
         model: the classifier; not changed.
         batch: its inputs, [B, T] each.
         labels: class indices, int64 [B].
         direction: v, for every trainable parameter.
-        precision: as in training.
+        precision: ``float32`` or ``bfloat16``, as in training.
 
     Returns:
         float32 [B], without a graph.
@@ -73,51 +73,53 @@ def inner_products(
 
 
 def plain_attention() -> Any:
-    """A context in which attention is computed by the plain kernel: the fused ones have no forward-mode derivative."""
+    """A context that selects the math kernel of attention: the fused kernels have no forward-mode derivative."""
     return sdpa_kernel(SDPBackend.MATH)
 
 
 class ForwardModeProducts:
-    """What can be asked about the losses of one forward pass, by another pass with the same masks.
+    """Gradients and inner products for the losses of one forward pass, by a second pass with the same dropout masks.
+
+    Create it before the forward pass, and run that pass in the context ``recording()``.
 
     Args:
         model: the classifier without wrappers.
         batch: its inputs, [B, T] each.
         labels: class indices, int64 [B].
-        precision: as in training.
+        precision: ``float32`` or ``bfloat16``, as in training.
     """
 
     def __init__(self, model: nn.Module, batch: dict[str, Tensor], labels: Tensor, precision: str) -> None:
         self._model, self._batch, self._labels, self._precision = model, batch, labels, precision
         self._states = random_states(labels.device)
 
-    def watching(self) -> Any:
-        """A context for the forward pass: the plain kernel draws its masks as the second pass does."""
+    def recording(self) -> Any:
+        """A context for the forward pass: selects the kernel whose dropout masks the second pass can repeat."""
         return plain_attention()
 
     def gradient(self, losses: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """∇ Σ w ℓ for every trainable parameter; the graph is kept."""
         return gradient((weights * losses).sum(), self._model)
 
-    def products(self, losses: Tensor, direction: Direction) -> Tensor:
-        """⟨v, ∇ℓ_i⟩ of every example [B]; the generators are left as they were found."""
+    def inner_products(self, losses: Tensor, direction: Direction) -> Tensor:
+        """⟨v, ∇ℓ_i⟩ of every example [B], without a graph; the state of the random generators is kept."""
         cpu, cuda = self._states
         device = self._labels.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.set_rng_state(cpu)
             if cuda is not None:
                 torch.cuda.set_rng_state(cuda, device)
-            found = inner_products(self._model, self._batch, self._labels, direction, self._precision)
-        return found.to(losses.dtype)
+            products = inner_products(self._model, self._batch, self._labels, direction, self._precision)
+        return products.to(losses.dtype)
 
 
 def gradient(value: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """The gradient of a scalar for every trainable parameter by name; the graph is kept."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         value, list(named.values()), retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return dict(zip(named, found, strict=True))
+    return dict(zip(named, gradients, strict=True))
 
 
 def random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:

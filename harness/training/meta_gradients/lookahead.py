@@ -1,13 +1,14 @@
-"""How the loss on the small real set changes with a batch's weights: through one step of the optimizer, looked ahead.
+"""Derivative of the loss on the small real set with respect to the weights of a batch, through a lookahead step.
 
-θ' is θ after one step on mean(w ℓ). The derivative of the real loss L(θ') with respect to w_i is
+θ' is θ after one optimizer step on mean(w ℓ). The derivative of the real loss L(θ') with respect to w_i is
 
     dL/dw_i = ⟨∇L(θ'), dθ'/dw_i⟩,    and for a step Δ(g) of the batch's gradient g:    dθ'/dw_i = Δ'(g) ∇ℓ_i / B,
 
-since the steps of SGD and Adam act on each coordinate by itself. So with v = Δ'(g) ∇L(θ') all derivatives are
-⟨v, ∇ℓ_i⟩/B: one backward pass for g, one on real rows for ∇L(θ'), and the products from what the pass for g left at
-every layer (``by_layer``) or, where a model does not allow that, by a forward-mode pass (``forward_mode``). Nothing
-is approximated: this is what differentiating through the optimizer's step gives, a step without gradient clipping.
+because the steps of SGD and Adam are elementwise. With v = Δ'(g) ∇L(θ') all derivatives are ⟨v, ∇ℓ_i⟩/B: one
+backward pass for g, one on real rows for ∇L(θ'), and the inner products from the layers' inputs and output gradients
+of the pass for g (``ghost_products``) or, for models that this does not support, by a forward-mode pass
+(``forward_mode``). The result is exact: it equals differentiation through the optimizer step, without gradient
+clipping.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from harness.config.experiment import Training
 from harness.data.batches import evaluation_batches
 from harness.data.split import Split
 from harness.data.tokens import Tokens
-from harness.methods.base import Form, Rule
+from harness.methods.protocols import Form, Rule
+from harness.phases import Phase
 from harness.seeds import generator
 from harness.training.evaluation import to_device
 from harness.training.meta_gradients.forward_mode import ForwardModeProducts, gradient, losses_at, parameters_of
@@ -32,66 +34,66 @@ from harness.training.meta_gradients.ghost_products import GhostProducts
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
 
-#: Numbers that are worked on at a time: what comes up on the way then stays in a processor's cache.
+#: Elements per block of the Adam step on a CPU: intermediate results then fit into its cache.
 BLOCK = 1 << 16
 Tensors = dict[str, Tensor]
-#: gradient by name -> change of the parameters, and the derivative of that change coordinate by coordinate
+#: Gradient by name -> change Δ of the parameters, and its elementwise derivative Δ'.
 StepOf = Callable[[Tensors], tuple[Tensors, Tensors]]
 
 
 class Lookahead:
-    """Looks ahead through a loop's optimizer.
+    """Lookahead through the optimizer of a training loop.
 
     Args:
         model: the classifier without wrappers.
         optimizer: its AdamW.
         real: the small real set and its tokens.
-        training: the loop's settings.
-        seed: the trial's seed, for the order of the real rows.
-        workers: the processes that train together.
-        phases: time is booked as ``meta_gradient``.
+        training: settings of the loop.
+        seed: seed of the loop, for the order of the real rows.
+        group: the processes that train together.
+        timer: takes the time, as ``Phase.META_GRADIENT``.
 
     Attributes:
-        by_layer: whether the model allows inner products by layers.
+        uses_ghost_products: True if the model allows ``GhostProducts``; otherwise ``ForwardModeProducts`` are used.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, real: tuple[Split, Tokens], training: Training,
-        seed: int, workers: ProcessGroup, phases: PhaseTimer,
+        seed: int, group: ProcessGroup, timer: PhaseTimer,
     ) -> None:  # fmt: skip
         self.model, self.optimizer, self.training = model, optimizer, training
-        self.workers, self.phases = workers, phases
+        self.group, self.timer = group, timer
         self._real, self._tokens = real
-        self._labels = torch.from_numpy(self._real.labels).to(workers.device)
+        self._labels = torch.from_numpy(self._real.labels).to(group.device)
         self._order = self._draws(generator(seed, "real_rows"))
         self._names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self.by_layer = self._probe()
+        self.uses_ghost_products = self._probe()
 
-    def watch(self, batch: Tensors, labels: Tensor) -> GhostProducts | ForwardModeProducts:
-        """What will be asked about a forward pass; it has to happen in its context ``watching()``."""
-        if self.by_layer:
+    def example_products(self, batch: Tensors, labels: Tensor) -> GhostProducts | ForwardModeProducts:
+        """Inner products for a forward pass, which must run in the context ``recording()`` of the returned object."""
+        if self.uses_ghost_products:
             return GhostProducts(self.model, len(labels), self.training.precision)
         return ForwardModeProducts(self.model, batch, labels, self.training.precision)
 
     def _probe(self) -> bool:
-        """Whether rows, here a real one twice, go through the model as ``GhostProducts`` needs it."""
+        """True if ``GhostProducts`` are exact for this model; tried on a batch with the first real row twice."""
         rows = np.zeros(2, dtype=np.int64)
-        seen = GhostProducts(self.model, len(rows), self.training.precision)
+        products = GhostProducts(self.model, len(rows), self.training.precision)
         was_training = self.model.training
         self.model.eval()
-        with torch.no_grad(), seen.watching():
-            self.model(**to_device(self._tokens.padded(rows), self.workers.device))
+        with torch.no_grad(), products.recording():
+            self.model(**to_device(self._tokens.padded(rows), self.group.device))
         self.model.train(was_training)
-        return seen.suffices()
+        return products.is_exact()
 
     def sgd(self, gradient: Tensors) -> tuple[Tensors, Tensors]:
-        """Plain gradient descent with the learning rate of now: Δ = -lr g."""
+        """A step of plain gradient descent with the current learning rate: Δ = -lr g, and its derivative -lr."""
         rates = {self._names[p]: group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
         change = {name: -rates[name] * value for name, value in gradient.items()}
         return change, {name: torch.full_like(value, -rates[name]) for name, value in gradient.items()}
 
     def adam(self, gradient: Tensors) -> tuple[Tensors, Tensors]:
-        """A step of AdamW from the optimizer's own moments, as its next step would be without gradient clipping."""
+        """The next step of the loop's AdamW, without gradient clipping, and its elementwise derivative."""
         change, slope = ({name: torch.zeros_like(p) for name, p in parameters_of(self.model).items()} for _ in range(2))
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
@@ -105,55 +107,60 @@ class Lookahead:
         return change, slope
 
     def real_gradient(self, change: Tensors, rows: int | None) -> Tensors:
-        """∇L at θ + Δ on the next rows of the real set (None: all of them), without dropout. Δ is used up."""
-        chosen = np.arange(len(self._real))
-        if rows is not None and rows < len(chosen):
-            chosen = np.array([next(self._order) for _ in range(rows)])
+        """∇L at θ + Δ, without dropout.
+
+        Args:
+            change: Δ by name; overwritten.
+            rows: number of real rows, the next ones in the seeded order; None for all.
+        """
+        selection = np.arange(len(self._real))
+        if rows is not None and rows < len(selection):
+            selection = np.array([next(self._order) for _ in range(rows)])
         moved = {name: change[name].add_(p).requires_grad_() for name, p in parameters_of(self.model).items()}
         total: Tensors = {}
         was_training = self.model.training
         self.model.eval()
-        mine = chosen[self.workers.rank :: self.workers.size]
+        share = selection[self.group.rank :: self.group.size]
         size = self.training.batch_size
-        for part in (mine[rows] for rows in evaluation_batches(self._tokens.lengths[mine], size)):
-            batch = to_device(self._tokens.padded(part), self.workers.device)
-            labels = self._labels[torch.from_numpy(part).to(self.workers.device)]
-            loss = losses_at(self.model, batch, labels, self.training.precision)(moved).sum() / len(chosen)
-            found = torch.autograd.grad(loss, list(moved.values()), allow_unused=True, materialize_grads=True)
-            for name, value in zip(moved, found, strict=True):
+        for part in (share[rows] for rows in evaluation_batches(self._tokens.lengths[share], size)):
+            batch = to_device(self._tokens.padded(part), self.group.device)
+            labels = self._labels[torch.from_numpy(part).to(self.group.device)]
+            loss = losses_at(self.model, batch, labels, self.training.precision)(moved).sum() / len(selection)
+            gradients = torch.autograd.grad(loss, list(moved.values()), allow_unused=True, materialize_grads=True)
+            for name, value in zip(moved, gradients, strict=True):
                 total[name] = total[name].add_(value) if name in total else value
         self.model.train(was_training)
-        if not total:  # this worker has no real row of its own
+        if not total:  # this process has no real row of its own
             total = {name: torch.zeros_like(value) for name, value in moved.items()}
-        return {name: self.workers.sum(value) for name, value in total.items()}
+        return {name: self.group.sum(value) for name, value in total.items()}
 
     def _draws(self, random: np.random.Generator) -> Iterator[int]:
-        """All real rows, then all again in another order; the classes evenly mixed, so that few rows speak for all."""
+        """All real rows in random order, again and again; every order mixes the classes evenly."""
         labels = self._real.labels
         while True:
-            order, place = random.permutation(len(labels)), np.zeros(len(labels))
+            order, rank = random.permutation(len(labels)), np.zeros(len(labels))
             for label in np.unique(labels):
-                mine = order[labels[order] == label]
-                place[mine] = (np.arange(len(mine)) + random.random()) / len(mine)
-            yield from (int(row) for row in np.argsort(place, kind="stable"))
+                members = order[labels[order] == label]
+                rank[members] = (np.arange(len(members)) + random.random()) / len(members)
+            yield from (int(row) for row in np.argsort(rank, kind="stable"))
 
 
 @dataclass(frozen=True)
 class BatchLookahead:
-    """A ``Lookahead`` on this worker's share of one batch: what a method gets.
+    """The ``MetaGradient`` of one batch, for this process's share of its rows.
 
     Attributes:
-        ahead: the optimizer's part.
-        rows: positions of the B rows in the source [B].
-        losses: ℓ [B], attached to the graph.
-        asked: what can be asked about the losses.
-        size: rows of the batch over all workers.
+        ahead: lookahead through the optimizer of the loop.
+        products: gradients and inner products for the losses.
+        rows: positions of the B rows in the source, int64 [B].
+        losses: ℓ, float32 [B], attached to the graph.
+        size: rows of the batch over all processes.
         total: rows n of the source.
-        present: False where this worker has no row of its own and computes one that does not count.
+        present: False where this process has no row of its own, and its only row must not count.
     """
 
     ahead: Lookahead
-    asked: GhostProducts | ForwardModeProducts
+    products: GhostProducts | ForwardModeProducts
     rows: Tensor
     losses: Tensor
     size: int
@@ -161,62 +168,62 @@ class BatchLookahead:
     present: bool
 
     def sensitivity(self, weights: Tensor, rule: Rule, real_rows: int | None, form: Form = "linear") -> Tensor:
-        """How the loss on the small real set, after one step on mean(w ℓ), changes with each weight.
+        """Derivative of the loss on the small real set, after one step on mean(w ℓ), with respect to each weight.
 
-        With ``adam`` a coordinate whose moments are 0 or nearly so (a word met only in rows of weight 0) has a
-        derivative of the order lr/eps, true at that point and no further than eps around it; ``exact`` takes whole
-        steps and has none of that.
+        With ``adam``, a coordinate whose moments are nearly 0 (a word that only occurs in rows of weight 0) has a
+        derivative of the order lr/eps, which holds only within a distance of about eps. ``exact`` uses whole steps
+        and is not affected.
 
         Args:
-            weights: w, float32 [B], at which the derivative is taken.
-            rule: whose step.
-            real_rows: on how many real rows, the next ones in a seeded order; None for all of them.
-            form: see ``Form``; the two are the same for ``sgd``.
+            weights: w, float32 [B]: the point at which the derivative is taken.
+            rule: the optimizer of the lookahead step.
+            real_rows: number of real rows, the next ones in a seeded order; None for all of them.
+            form: see ``Form``; both are the same for ``sgd``.
 
         Returns:
             dL(θ')/dw_i, float32 [B].
         """
-        with self.ahead.phases.phase("meta_gradient"):
+        with self.ahead.timer.phase(Phase.META_GRADIENT):
             if form == "exact":
                 return self._one_by_one(weights.detach(), rule, real_rows)
             change, slope = self._step_of(rule)(self._gradient(weights.detach()))
             real = self.ahead.real_gradient(change, real_rows)
             direction = {name: slope[name].mul_(real[name]) for name in real}
-            return self.asked.products(self.losses, direction).float() / self.size
+            return self.products.inner_products(self.losses, direction).float() / self.size
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the whole batch, on all workers."""
-        return self.ahead.workers.sum(values.detach().sum() * float(self.present))
+        """The sum of values [B] over the whole batch, over all processes."""
+        return self.ahead.group.sum(values.detach().sum() * float(self.present))
 
     def scatter(self, values: Tensor) -> Tensor:
-        """Values of the batch's rows at their places in the source, zero elsewhere, the same on all workers [n]."""
+        """Values [B] at the positions of their rows in the source, zero elsewhere [n]; the same on all processes."""
         out = torch.zeros(self.total, device=values.device)
         out[self.rows] = values.detach() * float(self.present)
-        return self.ahead.workers.sum(out)
+        return self.ahead.group.sum(out)
 
     def _step_of(self, rule: Rule) -> StepOf:
         return {"sgd": self.ahead.sgd, "adam": self.ahead.adam}[rule]
 
     def _gradient(self, weights: Tensor) -> Tensors:
-        """∇ of mean(w ℓ) over the batch of all workers, with the masks of the forward pass."""
+        """∇ mean(w ℓ) over the batch of all processes, with the dropout masks of the forward pass."""
         names = parameters_of(self.ahead.model)
-        if not bool(self.ahead.workers.sum(weights.abs().sum())):
+        if not bool(self.ahead.group.sum(weights.abs().sum())):
             return {name: torch.zeros_like(value) for name, value in names.items()}
-        found = self.asked.gradient(self.losses, weights * (float(self.present) / self.size))
-        return {name: self.ahead.workers.sum(value) for name, value in found.items()}
+        gradients = self.products.gradient(self.losses, weights * (float(self.present) / self.size))
+        return {name: self.ahead.group.sum(value) for name, value in gradients.items()}
 
     def _one_by_one(self, weights: Tensor, rule: Rule, real_rows: int | None) -> Tensor:
-        """The published form: every example's gradient makes a step of its own, and the weighted steps are added up.
+        """The published form: one step per example from its own gradient, and the weighted sum of these steps.
 
-        For SGD this is the same; for Adam it is not, for the step is not linear in the gradient. Two backward passes
-        for every example.
+        Equal to ``linear`` for SGD but not for Adam, whose step is not linear in the gradient. Takes two backward
+        passes per example.
         """
         step_of = self._step_of(rule)
         ahead = {name: torch.zeros_like(value) for name, value in parameters_of(self.ahead.model).items()}
         for weight, loss in zip(weights, self.losses, strict=True):
             for name, value in step_of(gradient(loss, self.ahead.model))[0].items():
                 ahead[name] += value * (weight * float(self.present) / self.size)
-        ahead = {name: self.ahead.workers.sum(value) for name, value in ahead.items()}
+        ahead = {name: self.ahead.group.sum(value) for name, value in ahead.items()}
         real = self.ahead.real_gradient(ahead, real_rows)
         out = []
         for loss in self.losses:
@@ -226,43 +233,46 @@ class BatchLookahead:
 
 
 class SubsetLookahead:
-    """A ``BatchLookahead`` for the rows of a batch that a method weighs; the others keep weight 1.
+    """The ``MetaGradient`` of the rows that a method weighs; the other rows of the batch step with weight 1.
 
     Args:
-        whole: of the whole micro-batch of B rows.
-        chosen: positions of the b weighed rows in it [b].
-        positions: of these rows among all weighed rows of the source [b].
-        total: weighed rows of the source.
+        whole: of all B rows.
+        selection: indices of the b weighed rows among the B rows, int64 [b].
+        positions: positions of these rows among all weighed rows of the source, int64 [b].
+        total: number of weighed rows of the source.
+
+    Attributes:
+        size: weighed rows of the batch, over all processes.
     """
 
-    def __init__(self, whole: BatchLookahead, chosen: Tensor, positions: Tensor, total: int) -> None:
-        self._whole, self._chosen, self._positions, self._total = whole, chosen, positions, total
-        ones = whole.losses.new_ones(len(chosen))
+    def __init__(self, whole: BatchLookahead, selection: Tensor, positions: Tensor, total: int) -> None:
+        self._whole, self._selection, self._positions, self._total = whole, selection, positions, total
+        ones = whole.losses.new_ones(len(selection))
         self.size = int(whole.sum(ones).item())
 
     def sensitivity(self, weights: Tensor, rule: Rule, real_rows: int | None, form: Form = "linear") -> Tensor:
         """dL(θ')/dw_i of the weighed rows [b]; see ``BatchLookahead.sensitivity``."""
-        everywhere = self._whole.losses.detach().new_ones(len(self._whole.losses))
-        everywhere[self._chosen] = weights.detach()
-        return self._whole.sensitivity(everywhere, rule, real_rows, form)[self._chosen]
+        all_weights = self._whole.losses.detach().new_ones(len(self._whole.losses))
+        all_weights[self._selection] = weights.detach()
+        return self._whole.sensitivity(all_weights, rule, real_rows, form)[self._selection]
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of values [b] over the whole batch, on all workers."""
+        """The sum of values [b] over the whole batch, over all processes."""
         return self._whole.sum(values)
 
     def scatter(self, values: Tensor) -> Tensor:
-        """Values [b] at their positions among all weighed rows, zero elsewhere, the same on all workers."""
+        """Values [b] at their positions among all weighed rows, zero elsewhere; the same on all processes."""
         out = torch.zeros(self._total, device=values.device)
         out[self._positions] = values.detach() * float(self._whole.present)
-        return self._whole.ahead.workers.sum(out)
+        return self._whole.ahead.group.sum(out)
 
 
 def _adam_step(arrays: tuple[Tensor, ...], group: dict[str, Any], number: float) -> None:
-    """Writes AdamW's ``number``-th step and its derivative, coordinate by coordinate.
+    """Computes step ``number`` of AdamW and its elementwise derivative, in place.
 
     Args:
-        arrays: gradient g, first and second moment, parameters; then where step and derivative go. All [k].
-        group: the optimizer's settings.
+        arrays: gradient g, first and second moment, parameters, and the outputs step and derivative; all [k].
+        group: settings of the parameter group.
         number: of the step, from 1.
     """
     g, first, second, value, change, slope = arrays
