@@ -140,10 +140,12 @@ class SqliteReader:
         try:
             with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, timeout=20.0)) as connection:
                 rows = connection.execute(runs, (KIND, kind)).fetchall()
-                for table, column, values in (("tags", "value", tags), ("latest_metrics", "value", metrics)):
+                # MLflow stores a NaN as 0 with a mark of its own
+                value = "CASE WHEN is_nan THEN NULL ELSE value END"
+                for table, column, values in (("tags", "value", tags), ("latest_metrics", value, metrics)):
                     query = f"SELECT run_uuid, key, {column} FROM {table} WHERE run_uuid IN ({wanted})"
-                    for run, key, value in connection.execute(query, (KIND, kind)):
-                        values.setdefault(run, {})[key] = value
+                    for run, key, content in connection.execute(query, (KIND, kind)):
+                        values.setdefault(run, {})[key] = float("nan") if content is None else content
         except sqlite3.Error as error:
             raise UserError(f"the ledger {self.uri} cannot be read: {error}") from None
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -116,6 +117,15 @@ def test_a_local_ledger_is_read_without_mlflow_and_alike(ledger: Ledger, uri: st
     entry = reader.trials()[job(0).trial.id]
     assert reader.artifact(entry, "history.json") == ledger.artifact(entry, "history.json") is not None
     assert reader.artifact(entry, "no.such") is None
+
+
+def test_a_metric_that_is_not_a_number_is_read_as_such(ledger: Ledger, uri: str) -> None:
+    run = ledger.begin(job())
+    ledger.epoch(run, {"epoch": 1.0, "weight_mean": float("nan"), "test_accuracy": 0.5})
+    for reader in (ledger, SqliteReader(uri)):
+        metrics = reader.trials()[job().trial.id].metrics
+        assert math.isnan(metrics["weight_mean"])
+        assert metrics["test_accuracy"] == 0.5
 
 
 def test_a_copied_ledger_finds_its_artifacts(ledger: Ledger, uri: str, tmp_path: Path) -> None:
