@@ -28,8 +28,9 @@ class CorruptedFigure(ReportFigure):
     order = 1
 
     def draw(self, results: Results, palette: Palette) -> list[Drawing]:
-        weights = with_corruption(results.weights).dropna(subset="weight")
+        weights = with_corruption(results.weights)
         cells = cells_of(weights.assign(clean=weights["corruption"] == ""))
+        cells = {key: rows.dropna(subset="weight") for key, rows in cells.items()}
         cells = {k: rows for k, rows in cells.items() if rows["clean"].nunique() > 1 and rows["weight"].nunique() > 1}
         cells = {key: cells[key] for key in at_largest_fraction(cells)}
         if not cells:
@@ -40,7 +41,7 @@ class CorruptedFigure(ReportFigure):
         for ax, panel in zip(axes, where, strict=True):
             _draw_mirrored(ax, rows, panel_cells(cells, panel), palette)
             ax.set(title=heading(panel), xlabel="weight of a row, last epoch")
-        handles = [Patch(color=COLORS[0], label="clean (any color)"), Patch(color=GREY, label="corrupted")]
+        handles = [Patch(color=COLORS[0], label="clean (color of the method)"), Patch(color=GREY, label="corrupted")]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
         caption = (
             "Weights of clean rows, above each line, and of corrupted ones, below it, in the last epoch, all seeds "
