@@ -16,7 +16,7 @@ from harness.reports.figures.style import GREY, Palette
 from harness.reports.grid import requested
 from harness.reports.results import Results
 
-from .conftest import Build
+from .conftest import Build, edit
 
 every_figure = pytest.mark.parametrize("name", figures.figures.entries)
 
@@ -184,3 +184,20 @@ def test_reports_load_no_heavy_package() -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
+
+
+def test_a_method_without_results_is_in_no_legend(build: Build) -> None:
+    results = build(fractions=(0.1, 1.0), methods=("ce", "imp", "dimp"), seeds=(0,))
+    results = edit(results, results.trials["method"] == "imp", status="missing")
+    (drawing,) = figures.draw(results)["How many real rows"]
+    labels = {text.get_text() for text in drawing.figure.legends[0].get_texts()}
+    assert labels == {"dimp", "quality checker itself", "ce (needs no real rows)"}
+
+
+def test_unfinished_trials_are_counted_beside_the_axis(build: Build) -> None:
+    results = build(seeds=(0, 1))
+    results = edit(results, (results.trials["method"] == "dimp") & (results.trials["seed"] == 0), status="failed")
+    (drawing,) = figures.draw(results)["Accuracy"]
+    (note,) = drawing.figure.axes[0].texts
+    assert note.get_text() == "1 failed"
+    assert note.get_position()[0] > 1, "in shares of the axis: dots cannot cover it"

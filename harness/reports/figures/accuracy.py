@@ -45,7 +45,7 @@ class AccuracyFigure(ReportFigure):
             label_rows(ax, rows, {key.fraction for key in cells})
         caption = (
             f"Test {PRIMARY.title}: a dot for each seed, a bar for the mean, a dashed line for the mean of CE on the "
-            "same source. Trials without a result are counted at the right. The axis does not start at zero."
+            "same source. Trials without a result are counted beside the axis. The axis does not start at zero."
         )
         return [Drawing("accuracy", f"{PRIMARY.title.capitalize()} of every seed", caption, figure)]
 
@@ -56,7 +56,7 @@ def _draw_seeds(ax: Axes, y: int, key: Key, cells: Cells, palette: Palette) -> N
     values = 100 * by_seed(cells[key], TEST).to_numpy()
     if len(values) < len(cells[key]):
         place, note = ax.get_yaxis_transform(), formatting.unfinished(cells[key])
-        ax.text(0.99, y, note, transform=place, ha="right", va="center", color=GREY, style="italic", fontsize="small")
+        ax.text(1.01, y, note, transform=place, ha="left", va="center", color=GREY, style="italic", fontsize="small")
     if not len(values):
         return
     color = palette.color(key.method)

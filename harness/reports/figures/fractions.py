@@ -70,6 +70,8 @@ def _draw_line(
     ax: Axes, points: dict[float, pd.Series[float]], color: str, label: str, marker: str, line: str = "-"
 ) -> None:
     known = {x: 100 * values.to_numpy() for x, values in sorted(points.items()) if len(values)}
+    if not known:
+        return
     means = [float(np.mean(values)) for values in known.values()]
     ax.plot(list(known), means, line, color=color, marker=marker, markersize=5, linewidth=1.6, label=label)
     lows, highs = ([float(end(values)) for values in known.values()] for end in (np.min, np.max))

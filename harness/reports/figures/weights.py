@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from harness.reports import formatting
 from harness.reports.figures.base import ReportFigure
@@ -65,6 +65,8 @@ def _draw_histograms(ax: Axes, rows: list[Key], weights: dict[Key, pd.Series[flo
             )
     ax.axvline(1.0, color=GREY, linestyle=":", linewidth=1)
     ax.set_xscale("log")
+    if high / low < 100:  # few powers of ten: label 2 and 5 as well
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlim(min(low, 0.9), max(high, 1.1))
