@@ -1,8 +1,8 @@
-"""What a method costs, on two accounts.
+"""The cost of a method, on two accounts.
 
-Stand-alone: someone who runs this one method pays for its checkers as well, every one of them.
-Marginal: within the grid a checker is paid once. One that the grid trains anyway costs only its scoring; the cost of
-any other is shared equally by the trials that use it. So the marginal costs add up to the cost of the whole grid.
+Stand-alone: the trial and all of its checkers, as if this method were run alone.
+Marginal: each checker is charged once in the grid. A checker that is also a requested trial costs only its scoring; the
+cost of any other is shared equally by the trials that use it. The marginal costs sum to the cost of the whole grid.
 
 Neither account charges evaluation and device warm-up, which belong to the measurement, not to the method.
 """
@@ -14,21 +14,21 @@ import pandas as pd
 from harness.reports.grid import Cells, Key, baseline_of, by_seed, finished
 
 #: column with the checker's id -> column with its seconds
-ROLES = {"quality_checker": "quality checker", "diversity_checker": "diversity checker"}
+CHECKERS = {"quality_checker": "quality checker", "diversity_checker": "diversity checker"}
 PREFIX = "seconds_"
 NOT_CHARGED = ("evaluate", "warm_up")
 SCORE = "score"
 
 
 def phases(trials: pd.DataFrame) -> list[str]:
-    """The names of the timed phases that any trial knows, in the frame's order."""
+    """Names of the phases timed in at least one trial, in the frame's order."""
     return [
         str(c).removeprefix(PREFIX) for c in trials.columns if str(c).startswith(PREFIX) and trials[c].notna().any()
     ]
 
 
 def own_phases(trials: pd.DataFrame) -> list[str]:
-    """The phases that a trial is charged for itself: scoring is charged to those who read the scores."""
+    """Phases charged to the trial itself; scoring is charged to the trials that use the scores."""
     return [name for name in phases(trials) if name not in (*NOT_CHARGED, SCORE)]
 
 
@@ -36,20 +36,20 @@ def accounts(trials: pd.DataFrame) -> pd.DataFrame:
     """The cost of every finished trial, in seconds, indexed by trial id.
 
     Columns: ``own``; ``quality checker`` and ``diversity checker`` (the checker's own seconds); ``scoring`` (by all
-    of its checkers); ``stand_alone`` (the sum of these); ``marginal``. A cost is NaN where a checker's is not known.
+    of its checkers); ``stand_alone`` (the sum of these); ``marginal``. A cost is NaN if that of a checker is unknown.
     """
     done = _once(trials).set_index("trial")
     own = done[[PREFIX + name for name in own_phases(trials)]].sum(axis=1, min_count=1)
     score = done[PREFIX + SCORE].fillna(0.0) if PREFIX + SCORE in done else own * 0.0
     users = _users(done)
-    # what one user of a checker pays on the marginal account
+    # the marginal cost of a checker for each trial that uses it
     share = (score + own.where(~done["requested"].astype(bool), 0.0)) / users.reindex(done.index)
     out = pd.DataFrame({"own": own})
-    for role, name in ROLES.items():
-        out[name] = _looked_up(done[role], own)
-    out["scoring"] = sum(_looked_up(done[role], score) for role in ROLES)
-    out["stand_alone"] = out[["own", *ROLES.values(), "scoring"]].sum(axis=1, skipna=False)
-    out["marginal"] = own + sum(_looked_up(done[role], share) for role in ROLES)
+    for role, name in CHECKERS.items():
+        out[name] = _checker_cost(done[role], own)
+    out["scoring"] = sum(_checker_cost(done[role], score) for role in CHECKERS)
+    out["stand_alone"] = out[["own", *CHECKERS.values(), "scoring"]].sum(axis=1, skipna=False)
+    out["marginal"] = own + sum(_checker_cost(done[role], share) for role in CHECKERS)
     return out
 
 
@@ -60,7 +60,7 @@ def with_costs(cells: Cells, trials: pd.DataFrame) -> Cells:
 
 
 def ratio(costs: Cells, key: Key, account: str) -> float:
-    """Cost over that of CE on the same source, both meaned over the seeds that they share."""
+    """Cost over that of CE on the same source, both averaged over their common seeds."""
     base = baseline_of(key, costs)
     if base is None:
         return float("nan")
@@ -74,16 +74,16 @@ def total_seconds(trials: pd.DataFrame) -> float:
 
 
 def _once(trials: pd.DataFrame) -> pd.DataFrame:
-    """The finished trials, each once, also where it serves several variants."""
+    """The finished trials, each once even if it belongs to several variants."""
     return finished(trials).drop_duplicates("trial")
 
 
 def _users(done: pd.DataFrame) -> pd.Series[int]:
-    """How many finished, requested trials read each checker's scores."""
+    """Number of finished, requested trials that use each checker's scores."""
     users = done[done["requested"].astype(bool)]
-    return users[list(ROLES)].stack().value_counts()
+    return users[list(CHECKERS)].stack().value_counts()
 
 
-def _looked_up(ids: pd.Series[str], cost: pd.Series[float]) -> pd.Series[float]:
-    """``cost`` of the checker in ``ids``: zero without a checker, NaN for one that is not known."""
+def _checker_cost(ids: pd.Series[str], cost: pd.Series[float]) -> pd.Series[float]:
+    """``cost`` of the checker in ``ids``: zero without a checker, NaN for an unknown one."""
     return ids.map(cost).astype(float).where(ids.notna(), 0.0)

@@ -1,4 +1,4 @@
-"""How numbers and cells are written: percent, points, seconds, and the states of a cell."""
+"""Formats numbers and cells as text: percent, points, seconds, and the state of a cell."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def seconds(value: float) -> str:
-    """Seconds, with a decimal below a hundred."""
+    """Seconds, with one decimal below 100."""
     return number(value, 1 if abs(value) < 100 else 0)
 
 
 def duration(value: float) -> str:
-    """Seconds as a person would say them: "42 s", "3 min 20 s", "2 h 05 min"."""
+    """Seconds in readable units: "42 s", "3 min 20 s", "2 h 05 min"."""
     if math.isnan(value):
         return NONE
     whole = round(value)
@@ -52,7 +52,7 @@ def duration(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """How many times as much: "1.40×"."""
+    """A ratio: "1.40×"."""
     return NONE if math.isnan(value) else f"{value:.2f}×"
 
 
@@ -69,7 +69,7 @@ def spread(summary: Summary) -> str:
 
 
 def score(rows: pd.DataFrame, metric: str) -> str:
-    """A cell's mean, standard deviation and n, or why there is none."""
+    """A cell's mean, standard deviation and n, or the reason why there is none."""
     summary = summarize(by_seed(rows, metric).to_numpy())
     if summary.n == len(rows):
         return f"{spread(summary)} ({summary.n})"
@@ -79,7 +79,7 @@ def score(rows: pd.DataFrame, metric: str) -> str:
 
 
 def unfinished(rows: pd.DataFrame) -> str:
-    """What became of the trials of a cell that did not finish: "missing", or "1 failed, 2 missing"."""
+    """States of the trials of a cell that did not finish: "missing", or "1 failed, 2 missing"."""
     counts = rows.loc[rows["status"] != "finished", "status"].value_counts().sort_index()
     if len(counts) == 1 and counts.iloc[0] == len(rows):
         return f"{counts.index[0]} (0 of {len(rows)})"
@@ -92,12 +92,12 @@ def fraction(value: float | None) -> str:
 
 
 def name(key: Key, with_fraction: bool = False) -> str:
-    """A method's name, with the fraction of real rows if wanted and there."""
+    """A method's name, with the fraction of real rows if it has one and ``with_fraction`` is set."""
     return f"{key.method}, {fraction(key.fraction)}" if with_fraction and key.fraction is not None else key.method
 
 
 def markdown(text: str) -> str:
-    """``text`` so that Markdown shows it literally, on one line, also inside a table."""
+    """``text`` escaped for Markdown, on one line, also valid inside a table."""
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*\[\]|~$])", r"\\\1", line)

@@ -1,4 +1,4 @@
-"""The cells of the grid: the trials that differ in nothing but their seed, and how cells compare."""
+"""The grid of a report. A cell holds the trials that differ only in their seed; cells are ordered and compared here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = ["benchmark", "source", "method", "fraction", "variant"]
 
 
 class Key(NamedTuple):
-    """What names a cell. ``fraction`` is None where the cell does not depend on it."""
+    """Identifies a cell. ``fraction`` is None if the cell does not depend on it."""
 
     benchmark: str
     source: str
@@ -34,15 +34,15 @@ Cells = dict[Key, pd.DataFrame]
 def cells_of(frame: pd.DataFrame) -> Cells:
     """The rows of ``frame`` by cell.
 
-    Benchmarks, variants and methods keep the frame's order, sources that of the configuration; fractions rise.
+    Benchmarks, variants and methods keep the frame's order, sources that of the configuration; fractions are ascending.
     """
     if frame.empty:
         return {}
-    found: Cells = {}
+    cells: Cells = {}
     for names, rows in frame.groupby(COLUMNS, dropna=False, sort=False):
         benchmark, source, method, fraction, variant = cast("tuple[str, str, str, float, str]", names)
-        found[Key(benchmark, source, method, None if math.isnan(fraction) else fraction, variant)] = rows
-    return {key: found[key] for key in in_order(found)}
+        cells[Key(benchmark, source, method, None if math.isnan(fraction) else fraction, variant)] = rows
+    return {key: cells[key] for key in in_order(cells)}
 
 
 def in_order(keys: Iterable[Key]) -> list[Key]:
@@ -63,17 +63,17 @@ def in_order(keys: Iterable[Key]) -> list[Key]:
 
 
 def requested(trials: pd.DataFrame) -> Cells:
-    """The cells that the experiment asked for, trials that are only somebody's checker left out."""
+    """The requested cells, without trials that are planned only as checkers."""
     return cells_of(trials[trials["requested"].astype(bool)])
 
 
 def finished(rows: pd.DataFrame) -> pd.DataFrame:
-    """The finished ones of ``rows``."""
+    """The finished trials of ``rows``."""
     return rows[rows["status"] == "finished"]
 
 
 def by_seed(rows: pd.DataFrame, column: str) -> pd.Series[float]:
-    """The known values of ``column`` in finished trials, indexed by seed, seeds rising."""
+    """The known values of ``column`` in finished trials, indexed by seed, in ascending order."""
     done = finished(rows)
     series = pd.Series(done[column].to_numpy(dtype=np.float64), index=done["seed"].to_numpy(dtype=np.int64))
     return series.dropna().sort_index()
@@ -87,12 +87,12 @@ def is_complete(rows: pd.DataFrame) -> bool:
 def baseline_of(key: Key, cells: Iterable[Key], method: str = BASELINE) -> Key | None:
     """The cell of ``method`` to compare ``key`` with: the same benchmark, source and variant.
 
-    Of several fractions it is the same one, else the one that depends on none, else the largest.
+    Among several fractions: the same one, else a cell that does not depend on it, else the largest.
     """
-    wanted = key._replace(method=method, fraction=None)
-    same = [other for other in cells if other._replace(fraction=None) == wanted]
+    target = key._replace(method=method, fraction=None)
+    candidates = [other for other in cells if other._replace(fraction=None) == target]
     return max(
-        same,
+        candidates,
         key=lambda other: (other.fraction == key.fraction, other.fraction is None, other.fraction or 0.0),
         default=None,
     )
@@ -111,7 +111,7 @@ def at_largest_fraction(cells: Iterable[Key]) -> list[Key]:
 def bold_cells(cells: Cells, metric: str) -> set[Key]:
     """The complete cells within the margin of the best complete one of their benchmark, source and variant.
 
-    A cell that depends on the fraction is compared with its own fraction and with the cells that depend on none.
+    A cell that depends on the fraction is compared with its own fraction and with cells that do not depend on it.
     """
     means = {key: summarize(by_seed(rows, metric).to_numpy()).mean for key, rows in cells.items() if is_complete(rows)}
     bold = set()
@@ -131,13 +131,20 @@ def compare(cells: Cells, first: Key, second: Key, metric: str) -> Paired:
 
 def differences(cells: Cells, metric: str) -> dict[Key, Paired]:
     """Every cell against CE of its benchmark, source and variant; ``p`` Holm-corrected over all of them."""
-    found = {}
+    pairs = {}
     for key in cells:
         base = baseline_of(key, cells)
         if base is not None and key.method != BASELINE:
-            found[key] = compare(cells, key, base, metric)
-    adjusted = holm([pair.p for pair in found.values()])
-    return {key: replace(pair, p=p) for (key, pair), p in zip(found.items(), adjusted, strict=True)}
+            pairs[key] = compare(cells, key, base, metric)
+    adjusted = holm([pair.p for pair in pairs.values()])
+    return {key: replace(pair, p=p) for (key, pair), p in zip(pairs.items(), adjusted, strict=True)}
+
+
+def with_corruption(weights: pd.DataFrame) -> pd.DataFrame:
+    """``weights`` with a complete column ``corruption``: "" for a clean row, as are all rows if it was not recorded."""
+    if "corruption" not in weights:
+        return weights.assign(corruption="")
+    return weights.assign(corruption=weights["corruption"].fillna(""))
 
 
 def _comparable(first: Key, second: Key) -> bool:

@@ -1,9 +1,10 @@
-"""The report on disk: a page for people, the same in Markdown, figures, and tables for machines."""
+"""Writes a report: an HTML page, the same in Markdown, figures, and CSV files."""
 
 from __future__ import annotations
 
 import base64
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,31 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness.files import write_atomically
+from harness.metrics import PRIMARY, SCORES
 from harness.reports import figures, formatting, tables
-from harness.reports.costs import PREFIX
-from harness.reports.costs import ROLES as CHECKERS
+from harness.reports.costs import CHECKERS, PREFIX
 from harness.reports.figures.style import Drawing
-from harness.reports.findings import read
+from harness.reports.findings import findings
 from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
+from harness.reports.state import report_key
 from harness.reports.tables import Table
 
+__all__ = ["report_key", "write"]
+
 IDENTITY = ["benchmark", "source", "method", "fraction", "variant", "seed", "trial", "requested", "status"]
-WHOLE = {"seed", "epoch", "threads"}
+INTEGERS = {"seed", "epoch", "threads"}
 EPOCH_RULES = {
-    "last": "Every number is that of the last epoch.",
-    "best_validation": "Every number is that of the epoch with the best validation accuracy; test selects nothing.",
+    "last": "All numbers are from the last epoch.",
+    "best_validation": (
+        "All numbers are from the epoch with the best validation accuracy; nothing is selected on the test split."
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: drawings first, then tables."""
+    """A section of the page: drawings first, then tables."""
 
     title: str
     drawings: tuple[Drawing, ...]
@@ -40,37 +47,33 @@ class Section:
 def write(results: Results, folder: Path) -> Path:
     """Write the report into ``folder`` and return the path of its page.
 
-    ``report.html`` needs no other file and no network. ``trials.csv`` holds no times and no paths: two runs of the
-    same experiment that give the same numbers give the same bytes. Times and memory are in ``runtime.csv``.
+    ``report.html`` needs no other file and no network; it is written last, so that its key (see ``report_key``) stands
+    for a complete report. ``trials.csv`` holds no times and no paths: two runs of the same experiment with the same
+    numbers give the same bytes. Times and memory are in ``runtime.csv``. Each file is written atomically.
     """
-    pictures = folder / "figures"
-    pictures.mkdir(parents=True, exist_ok=True)
     sections = _sections(results)
     for section in sections:
         for drawing in section.drawings:
-            drawing.save(pictures)
+            drawing.save(folder / "figures")
     order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
     times = [str(column) for column in order.columns if str(column).startswith(PREFIX)]
     _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / "trials.csv")
-    asked = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
-    _write_csv(order, [*IDENTITY, *times, *MACHINE, *asked], folder / "runtime.csv")
+    measured = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
+    _write_csv(order, [*IDENTITY, *times, *MACHINE, *measured], folder / "runtime.csv")
     if results.meta.get("experiment"):
-        (folder / "experiment.yaml").write_text(results.meta["experiment"], encoding="utf-8", newline="\n")
+        write_atomically(folder / "experiment.yaml", results.meta["experiment"].encode())
     context = _context(results, sections)
     for name in ("report.md", "report.html"):
         page = _environment().get_template(f"{name}.j2").render(context)
-        (folder / name).write_text(page, encoding="utf-8", newline="\n")
+        write_atomically(folder / name, page.encode())
     return folder / "report.html"
 
 
 def _sections(results: Results) -> list[Section]:
-    drawn = figures.draw(results)
-    numbers: dict[str, list[Table]] = {
+    drawings = figures.draw(results)
+    section_tables: dict[str, list[Table]] = {
         "Accuracy": [tables.accuracy(results)],
-        "Gain over CE": [
-            tables.gains(results, "test_accuracy", "Paired gain in accuracy"),
-            tables.gains(results, "test_f1", "Paired gain in macro F1", folded=True),
-        ],
+        "Gain over CE": [tables.gains(results, metric, folded=metric is not PRIMARY) for metric in SCORES],
         "Training dynamics": [],
         "How many real rows": [],
         "Cost": [tables.cost(results), tables.language_model(results)],
@@ -80,8 +83,8 @@ def _sections(results: Results) -> list[Section]:
         "Failures": [tables.failures(results)],
     }
     sections = [
-        Section(title, tuple(drawn.get(title, ())), tuple(t for t in numbers.get(title, ()) if t.rows))
-        for title in dict.fromkeys((*numbers, *drawn))
+        Section(title, tuple(drawings.get(title, ())), tuple(t for t in section_tables.get(title, ()) if t.rows))
+        for title in dict.fromkeys((*section_tables, *drawings))
     ]
     return [section for section in sections if section.drawings or section.tables]
 
@@ -89,17 +92,17 @@ def _sections(results: Results) -> list[Section]:
 def _context(results: Results, sections: list[Section]) -> dict[str, Any]:
     meta = results.meta
     once = results.trials.drop_duplicates("trial")
-    asked = once[once["requested"].astype(bool)]
+    requested = once[once["requested"].astype(bool)]
     counts = once["status"].value_counts().sort_index()
     return {
         "key": meta.get("key", ""),
         "name": meta.get("name", "experiment"),
         "description": meta.get("description", ""),
-        "readings": read(results),
+        "findings": findings(results),
         "sections": sections,
         "counts": ", ".join(f"{count} {status}" for status, count in counts.items()) or "none planned",
-        "planned": len(asked),
-        "checkers": len(once) - len(asked),
+        "planned": len(requested),
+        "checkers": len(once) - len(requested),
         "seeds": ", ".join(str(seed) for seed in sorted(results.trials["seed"].unique())) or formatting.NONE,
         "epoch_rule": EPOCH_RULES[meta.get("epoch_rule", "last")],
         "command": meta.get("command", ""),
@@ -109,14 +112,14 @@ def _context(results: Results, sections: list[Section]) -> dict[str, Any]:
 
 
 def _facts(meta: dict[str, Any]) -> dict[str, str]:
-    """Where the results come from, label -> value; what is not known is left out."""
+    """Provenance, label -> value; unknown values are left out."""
     dirty = " with uncommitted changes" if meta.get("dirty") else ""
     memory = meta.get("driver_peak_memory_mb")
     wall = meta.get("wall_seconds")
     facts = {
         "Commit": f"{meta['commit']}{dirty}" if meta.get("commit") else "",
         "Started": str(meta.get("started") or ""),
-        "Wall time of its runs (killed ones not counted)": formatting.duration(float(wall)) if wall is not None else "",
+        "Wall time (without killed runs)": formatting.duration(float(wall)) if wall is not None else "",
         "Hardware": str(meta.get("hardware") or ""),
         "Peak memory of the driver": f"{memory:,.0f} MB" if memory is not None else "",
         "Versions": ", ".join(f"{package} {version}" for package, version in meta.get("versions", {}).items()),
@@ -125,18 +128,19 @@ def _facts(meta: dict[str, Any]) -> dict[str, str]:
 
 
 def _write_csv(frame: pd.DataFrame, columns: list[str], path: Path) -> None:
-    """Floats by ``repr``, which reads back to the same bits; nothing where nothing is known."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for values in zip(*(frame[column] for column in columns), strict=True):
-            writer.writerow([_field(column, value) for column, value in zip(columns, values, strict=True)])
+    """Floats by ``repr``, which reads back to the same bits; unknown values are empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    for values in zip(*(frame[column] for column in columns), strict=True):
+        writer.writerow([_field(column, value) for column, value in zip(columns, values, strict=True)])
+    write_atomically(path, buffer.getvalue().encode())
 
 
 def _field(column: str, value: Any) -> str:
     if pd.isna(value):
         return ""
-    if column in WHOLE:
+    if column in INTEGERS:
         return str(int(value))
     return repr(float(value)) if isinstance(value, float) else str(value)
 

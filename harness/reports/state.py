@@ -1,4 +1,4 @@
-"""Which report the ledger would give now, and which one a folder has."""
+"""Keys that tell whether the report in a folder is up to date with the ledger."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def find_parent(name: str, reader: Reader) -> Entry:
 
 
 def state_key(parent: Entry, entries: Mapping[str, Entry]) -> str:
-    """What a report depends on, hashed: the parent run and, for every trial, the run that counts and its status."""
+    """Hash of all inputs of a report: the parent run and, for every trial, the run that is used and its status."""
     runs = sorted((id_, entry.run, entry.status, len(entry.metrics)) for id_, entry in entries.items())
     return digest(__version__, dict(parent.tags), dict(parent.metrics), runs)[:32]
 
 
 def report_key(folder: Path) -> str | None:
-    """The key of the report in a folder, or None."""
+    """The key of the report in ``folder``, or None without a report or a key."""
     page = folder / "report.html"
     if not page.is_file():
         return None
     with page.open(encoding="utf-8") as file:
         match = re.search(r'<meta name="harness-report" content="([0-9a-f]*)">', file.read(4000))
-    return match[1] if match else None
+    return match[1] or None if match else None

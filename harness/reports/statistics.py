@@ -1,4 +1,4 @@
-"""Statistics of repeated trials: pure functions of arrays, every random draw from an explicit generator."""
+"""Statistics of repeated trials: pure functions of arrays, with an explicit random generator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 FloatArray = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -38,7 +37,7 @@ class Paired:
         wins: pairs in which the method is better.
         ties: pairs in which both are equal.
         p: two-sided paired t test; NaN where ``interval`` is undefined.
-        detectable: the true difference that this n would find in four of five repetitions, given the spread seen.
+        detectable: the true difference that would be detected with 80 % power, given n and the observed spread.
     """
 
     n: int
@@ -66,7 +65,7 @@ def summarize(values: npt.ArrayLike) -> Summary:
 
 
 def near_best(means: Sequence[float], margin: float = BOLD_MARGIN) -> list[bool]:
-    """Which means are at most ``margin`` below the largest one. NaN is never near and never the best."""
+    """Whether each mean is at most ``margin`` below the largest one. NaN is never near and never the best."""
     known = [mean for mean in means if not np.isnan(mean)]
     best = max(known, default=float("nan"))
     return [bool(mean >= best - margin - 1e-12) for mean in means]
@@ -74,6 +73,8 @@ def near_best(means: Sequence[float], margin: float = BOLD_MARGIN) -> list[bool]
 
 def paired(method: FloatArray, baseline: FloatArray, rng: np.random.Generator) -> Paired:
     """Compare two arrays of the same length, one value a seed, in the same order of seeds."""
+    from scipy import stats  # slow to import
+
     differences = np.asarray(method, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     n = len(differences)
     wins, ties = int((differences > 0).sum()), int((differences == 0).sum())

@@ -1,4 +1,4 @@
-"""The tables of a report, from results to cells of text."""
+"""The tables of a report: functions from results to tables of text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import product
 from typing import cast
 
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from harness.data.corruptions import KINDS
+from harness.metrics import SCORES, Metric
 from harness.reports import costs, formatting
 from harness.reports.grid import (
     Key,
@@ -23,6 +23,7 @@ from harness.reports.grid import (
     finished,
     in_order,
     requested,
+    with_corruption,
 )
 from harness.reports.results import LANGUAGE_MODEL, Results
 
@@ -31,7 +32,7 @@ ROW_TEXTS = 10
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text, and whether it is set in bold."""
+    """The text of a cell, and whether it is bold."""
 
     text: str
     bold: bool = False
@@ -39,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. The first ``words`` columns hold words (set left), the rest numbers (set right)."""
+    """A table of text. The first ``words`` columns hold words (left-aligned), the rest numbers (right-aligned)."""
 
     title: str
     columns: tuple[str, ...]
@@ -49,7 +50,7 @@ class Table:
     folded: bool = False
 
     def markdown(self) -> str:
-        """The table in Markdown, every text literal."""
+        """The table in Markdown, with every text escaped."""
         rule = ["---" if i < self.words else "---:" for i in range(len(self.columns))]
         lines = [[formatting.markdown(column) for column in self.columns], rule]
         for row in self.rows:
@@ -57,14 +58,14 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def frame(self) -> pd.DataFrame:
-        """The table's texts as a frame."""
+        """The texts of the table as a frame."""
         return pd.DataFrame([[cell.text for cell in row] for row in self.rows], columns=list(self.columns))
 
 
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Cell]], words: int, note: str = ""
 ) -> Table:
-    """A table from texts and cells. Columns without a text in any row are left out (of the first ``words``)."""
+    """A table from texts and cells. Of the first ``words`` columns, those without a text in any row are left out."""
     cells = [tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows]
     kept = [
         i for i in range(len(columns)) if i >= words or any(row[i].text not in ("", formatting.NONE) for row in cells)
@@ -79,10 +80,10 @@ def table(
 
 
 def accuracy(results: Results) -> Table:
-    """Accuracy and macro F1: a row per source, method, fraction and variant, two columns per benchmark."""
+    """All scores: a row per source, method, fraction and variant, a column per benchmark and metric."""
     cells = requested(results.trials)
     benchmarks = list(dict.fromkeys(key.benchmark for key in cells))
-    bold = {metric: bold_cells(cells, metric) for metric in ("test_accuracy", "test_f1")}
+    bold = {metric.column("test"): bold_cells(cells, metric.column("test")) for metric in SCORES}
     rows: list[list[str | Cell]] = []
     for row in in_order(key._replace(benchmark="") for key in cells):
         rows.append([*_names(row)])
@@ -91,17 +92,17 @@ def accuracy(results: Results) -> Table:
             rows[-1].append(
                 Cell(formatting.score(cells[key], metric), key in chosen) if key in cells else "not planned"
             )
-    columns = [f"{benchmark} {metric}" for benchmark in benchmarks for metric in ("accuracy", "macro F1")]
+    columns = [f"{benchmark} {title}" for benchmark in benchmarks for title in _TITLES]
     note = (
         "Percent: mean ± standard deviation over seeds (n). Bold: within 0.5 points of the best of the same benchmark, "
         "training source and share of real rows, among complete cells. A cell without all of its "
-        "trials says what became of them."
+        "trials states their status."
     )
-    return table("Accuracy and macro F1", [*_NAMES, *columns], rows, len(_NAMES), note)
+    return table(_join(_TITLES), [*_NAMES, *columns], rows, len(_NAMES), note)
 
 
-def gains(results: Results, metric: str, title: str, folded: bool = False) -> Table:
-    """Every method against CE on the same source, paired by seed."""
+def gains(results: Results, metric: Metric, folded: bool = False) -> Table:
+    """Gain of every method over CE on the same source in a metric of the test split, paired by seed."""
     cells = requested(results.trials)
     rows = [
         [
@@ -115,17 +116,17 @@ def gains(results: Results, metric: str, title: str, folded: bool = False) -> Ta
             formatting.p_value(pair.p),
             formatting.points(pair.detectable).removeprefix("+"),
         ]
-        for key, pair in differences(cells, metric).items()
+        for key, pair in differences(cells, metric.column("test")).items()
     ]
     columns = ["pairs", "mean gain", "95 % (t)", "95 % (bootstrap)", "better", "p (Holm)", "detectable"]
     note = (
-        "Percentage points, method minus CE with the same seed, benchmark and source. The intervals cover what seeds "
-        "change, not another test set; with few pairs the bootstrap is too narrow. p: paired t test, corrected over "
-        "this whole table. Detectable: the true gain that so many pairs would find four times in five. A dash: fewer "
-        "than two pairs, or no spread."
+        "Percentage points, method minus CE with the same seed, benchmark and source. The intervals cover the "
+        "variation between seeds, not between test sets; with few pairs the bootstrap interval is too narrow. p: "
+        "paired t test, corrected over this whole table. Detectable: the true gain that this number of pairs would "
+        "detect with 80 % power. A dash: fewer than two pairs, or no spread."
     )
-    made = table(title, ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
-    return replace(made, folded=folded)
+    gain_table = table(f"Paired gain in {metric.title}", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+    return replace(gain_table, folded=folded)
 
 
 def cost(results: Results) -> Table:
@@ -155,7 +156,7 @@ def cost(results: Results) -> Table:
 
 
 def language_model(results: Results) -> Table:
-    """What the rows cost that a language model classified."""
+    """Calls, tokens and cost of the trials in which a language model classifies."""
     rows = []
     for key, frame in requested(results.trials).items():
         means = {name: by_seed(frame, name) for name in LANGUAGE_MODEL}
@@ -168,15 +169,15 @@ def language_model(results: Results) -> Table:
             )
     columns = ["n", "calls", "unparsable", "tokens in", "tokens out", "cost", "seconds in calls"]
     note = (
-        "Means of a trial. An answer that names no label counts as wrong. Answers are kept by content, so calls are "
-        "those behind the result, paid for once; cost is in the currency of the prices given; the seconds are those "
-        "inside the calls, added up, while many are under way at the same time."
+        "Means per trial. An answer that names no label counts as wrong. Answers are cached by content: calls are all "
+        "those that the result rests on, each paid for once. Cost is in the currency of the configured prices. "
+        "Seconds are summed over calls, many of which run at the same time."
     )
     return table("Language model", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
 
 
 def weights(results: Results) -> Table:
-    """How the weights of each method are spread at the chosen epoch."""
+    """Statistics of the weights of each method at the reported epoch."""
     rows = []
     for key, frame in requested(results.trials).items():
         means = {name: by_seed(frame, f"weight_{name}") for name in ("mean", "min", "max", "clipped", "ess")}
@@ -186,46 +187,49 @@ def weights(results: Results) -> Table:
             rows.append([*row, formatting.percent(means["clipped"].mean()), formatting.percent(means["ess"].mean())])
     columns = ["n", "mean", "minimum", "maximum", "clipped %", "effective sample size %"]
     note = (
-        "Weights of the training rows at the reported epoch: mean of means, least and greatest over all seeds, mean "
+        "Weights of the training rows at the reported epoch: mean of means, smallest and largest over all seeds, mean "
         "share clipped, mean effective sample size (Σw)²/Σw² as a share of the rows."
     )
     return table("Weights", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
 
 
 def corrupted_rows(results: Results) -> Table:
-    """How well the weights of each method separate clean from corrupted rows, where it is known which they are."""
+    """How well the weights of each method separate clean from corrupted rows, for sources that have both."""
+    from sklearn.metrics import roc_auc_score  # slow to import
+
     rows = []
-    present = set() if results.weights.empty else set(results.weights["corruption"])
-    kinds = [name for name in ("", *KINDS) if name in present]
-    for key, frame in cells_of(results.weights).items() if len(kinds) > 1 else ():
+    weights = with_corruption(results.weights)
+    present = set(weights["corruption"])
+    kinds = [name for name in ("", *KINDS, *sorted(present - {*KINDS, ""})) if name in present]
+    for key, frame in cells_of(weights).items() if len(kinds) > 1 else ():
         known = frame.dropna(subset="weight")
         groups = known["corruption"]
         if known["weight"].nunique() < 2 or groups.nunique() < 2:
             continue
-        seeds = [mine for _, mine in known.groupby("seed")]
-        told = []
+        seeds = [seed for _, seed in known.groupby("seed")]
+        separations = []
         for column in ("weight", "mean_weight"):
-            areas = pd.Series([roc_auc_score(groups[mine.index] == "", mine[column]) for mine in seeds])
-            told.append(f"{formatting.number(areas.mean(), 3)} ± {formatting.number(areas.std(), 3)}")
+            areas = pd.Series([roc_auc_score(seed["corruption"] == "", seed[column]) for seed in seeds])
+            separations.append(f"{formatting.number(areas.mean(), 3)} ± {formatting.number(areas.std(), 3)}")
         means = known.groupby(groups)["mean_weight"].mean().reindex(kinds)
         rows.append(
-            [key.benchmark, *_names(key), str(len(seeds)), *told, *(formatting.number(value) for value in means)]
+            [key.benchmark, *_names(key), str(len(seeds)), *separations, *(formatting.number(value) for value in means)]
         )
     columns = ["n", "AUROC, last epoch", "AUROC, all epochs"]
     columns += [f"mean weight, {name or 'clean'}" for name in kinds]
     note = (
-        "AUROC: the chance that a clean row has a greater weight than a corrupted one (0.5: the weights say nothing), "
-        "mean ± standard deviation over seeds; of the weights of the last epoch, and of each row's mean weight over "
-        "all epochs, as are the mean weights. Methods with one weight for all rows are left out. In a generated "
-        "source clean means as the language model wrote it, right or wrong."
+        "AUROC: the probability that a clean row has a greater weight than a corrupted one (0.5: no separation), mean "
+        "± standard deviation over seeds, of the weights of the last epoch and of each row's mean weight over all "
+        "epochs. Mean weights are over all epochs. Methods with one weight for all rows are left out. In a generated "
+        "source, clean rows are as the language model wrote them, with correct or wrong labels."
     )
     return table("Weights of clean and corrupted rows", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
 
 
 def extreme_rows(results: Results) -> list[Table]:
-    """The rows of the generated source that each method trusts most and least, at the largest fraction.
+    """The rows of the generated source with the highest and lowest weights of each method, at the largest fraction.
 
-    Methods that tell fewer than twenty weights apart (by label, or in or out) have no such order and are left out.
+    Methods with fewer than twenty distinct weights (e.g. one per label) give no order of rows and are left out.
     """
     cells = cells_of(results.weights)
     tables = []
@@ -266,7 +270,7 @@ def splits(results: Results) -> Table:
 
 
 def distributions(results: Results) -> Table:
-    """How far the labels of real and generated rows are apart, as the checkers see them."""
+    """Distances between the label distributions of real and generated rows, according to the checkers."""
     frame = results.distances
     measures = ("entropy_real", "entropy_generated", "kl_real_generated", "kl_generated_real")
     rows = []
@@ -274,16 +278,16 @@ def distributions(results: Results) -> Table:
     for names, group in [] if frame.empty else frame.groupby(axes, dropna=False, sort=False):
         benchmark, variant, source, fraction = cast("tuple[str, str, str, float]", names)
         row = [benchmark, variant, source, formatting.fraction(None if math.isnan(fraction) else fraction)]
-        told = [
+        cells = [
             f"{formatting.number(group[name].mean(), 3)} ± {formatting.number(group[name].std(), 3)}"
             for name in measures
         ]
-        rows.append([*row, str(len(group)), *told])
+        rows.append([*row, str(len(group)), *cells])
     columns = ["benchmark", "variant", "source", "real rows used", "n"]
     note = (
         "Nats, mean ± standard deviation over seeds. P: the quality checker, Q: the diversity checker; H(Y|X) of P and "
-        "KL(P‖Q) on the test rows, H(Y|X) of Q and KL(Q‖P) on the source's rows, which the diversity checker was "
-        "trained on. What the checkers get wrong is in these figures too."
+        "KL(P‖Q) on the test rows, H(Y|X) of Q and KL(Q‖P) on the source's rows, on which the diversity checker "
+        "was trained. Errors of the checkers affect these numbers too."
     )
     return table(
         "Distance of real and generated labels", [*columns, "H of P", "H of Q", "KL(P‖Q)", "KL(Q‖P)"], rows, 4, note
@@ -294,7 +298,7 @@ def failures(results: Results) -> Table:
     """Every trial that failed or was interrupted, with its error."""
     broken = results.trials[results.trials["status"].isin(["failed", "interrupted"])]
     rows = [
-        [key.benchmark, *_names(key), str(seed), str(trial), str(status), formatting.clip(_word(error), 2000)]
+        [key.benchmark, *_names(key), str(seed), str(trial), str(status), formatting.clip(_text(error), 2000)]
         for key, frame in cells_of(broken).items()
         for seed, trial, status, error in zip(*(frame[c] for c in ("seed", "trial", "status", "error")), strict=True)
     ]
@@ -304,7 +308,14 @@ def failures(results: Results) -> Table:
 
 _MEMORY = {"peak_memory_mb": "peak MB", "peak_gpu_memory_mb": "peak GPU MB"}
 _ACCOUNTS = ("stand_alone", "marginal")
+_TITLES = tuple(metric.title for metric in SCORES)
 _NAMES = ("variant", "source", "method", "real rows used")
+
+
+def _join(titles: Sequence[str]) -> str:
+    """ "Accuracy and macro F1"."""
+    text = " and ".join(filter(None, (", ".join(titles[:-1]), titles[-1])))
+    return text[:1].upper() + text[1:]
 
 
 def _names(key: Key) -> list[str]:
@@ -317,7 +328,7 @@ def _ordered_by_weight(rows: pd.DataFrame) -> pd.DataFrame:
     return merged.sort_values("weight", kind="stable", ascending=False)
 
 
-def _word(value: object) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
@@ -325,13 +336,14 @@ def _cost_note(results: Results) -> str:
     trials, driver = results.trials, results.meta.get("driver_peak_memory_mb")
     devices = finished(trials)[["device", "threads"]].drop_duplicates().itertuples(index=False)
     where = "; ".join(f"{device}, {threads:.0f} thread{'s' * (threads != 1)}" for device, threads in devices)
-    asked = costs.accounts(trials).reindex(trials.loc[trials["requested"].astype(bool), "trial"].unique())
-    alone, shared = (float(asked[account].sum()) for account in _ACCOUNTS)
+    requested_costs = costs.accounts(trials).reindex(trials.loc[trials["requested"].astype(bool), "trial"].unique())
+    alone, shared = (float(requested_costs[account].sum()) for account in _ACCOUNTS)
     return (
         f"Mean seconds of a trial, over finished seeds{f' ({where})' if where else ''}. Stand-alone: the trial, each "
-        "of its checkers and their scoring, as if nothing else were run. Marginal: a checker that the grid trains "
-        "anyway costs only its scoring, any other is shared by its users, so that the column adds up to the grid. "
-        "Neither charges evaluation or device warm-up. Trials that shared a device slowed one another down. "
+        "of its checkers and their scoring, as if nothing else were run. Marginal: a checker that is also "
+        "a requested trial costs only its scoring, any other is shared by the trials that use it; the column sums to "
+        "the cost of the grid. "
+        "Neither includes evaluation or device warm-up. Trials on a shared device slow each other down. "
         f"All finished trials together: {formatting.duration(costs.total_seconds(trials))} of trial time; "
         f"charged to the requested trials: {formatting.duration(shared)} marginal, "
         f"{formatting.duration(alone)} stand-alone."

@@ -1,4 +1,4 @@
-"""Synthetic results: a grid with known effects, as the ledger would give it."""
+"""Synthetic results: a grid with known effects, as read from the ledger."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def make(
             if checker["trial"] not in known:
                 trials.append(checker)
     frame = pd.DataFrame(trials)
-    asked = [t for t in trials if t["requested"]]
-    curves = pd.DataFrame([row for t in asked for row in _epochs(t, epochs)])
-    weights = pd.DataFrame([row for t in asked if t["source"] == "generated" for row in _weights(t, rows)])
+    requested = [t for t in trials if t["requested"]]
+    curves = pd.DataFrame([row for t in requested for row in _epochs(t, epochs)])
+    weights = pd.DataFrame([row for t in requested if t["source"] == "generated" for row in _weights(t, rows)])
     return Results(frame, curves, weights, _meta(benchmarks))
 
 

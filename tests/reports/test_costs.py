@@ -14,11 +14,11 @@ from harness.reports.grid import requested
 from .conftest import Build
 
 
-def trial(name: str, train: float, score: float = 0.0, asked: bool = True, **more: Any) -> dict[str, Any]:
+def trial(name: str, train: float, score: float = 0.0, requested: bool = True, **more: Any) -> dict[str, Any]:
     row = {
         "trial": name,
         "status": "finished",
-        "requested": asked,
+        "requested": requested,
         "quality_checker": None,
         "diversity_checker": None,
         "seconds_load": 1.0,
@@ -31,10 +31,10 @@ def trial(name: str, train: float, score: float = 0.0, asked: bool = True, **mor
     return row | more
 
 
-def grid(quality_is_asked_for: bool) -> pd.DataFrame:
+def grid(quality_is_requested: bool) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            trial("Q", 7.0, score=4.0, asked=quality_is_asked_for),
+            trial("Q", 7.0, score=4.0, requested=quality_is_requested),
             trial("D", 57.0, score=6.0),
             trial("imp", 67.0, quality_checker="Q", diversity_checker="D"),
             trial("dimp", 77.0, quality_checker="Q"),
@@ -43,7 +43,7 @@ def grid(quality_is_asked_for: bool) -> pd.DataFrame:
 
 
 def test_stand_alone_charges_every_checker_and_its_scoring() -> None:
-    cell_costs = costs.accounts(grid(quality_is_asked_for=False))
+    cell_costs = costs.accounts(grid(quality_is_requested=False))
     assert cell_costs.loc["D", "stand_alone"] == 60.0  # its own scoring is charged to those who read it
     assert cell_costs.loc["imp", "stand_alone"] == 70.0 + (10.0 + 4.0) + (60.0 + 6.0)
     assert cell_costs.loc["dimp", "stand_alone"] == 80.0 + (10.0 + 4.0)
@@ -51,20 +51,20 @@ def test_stand_alone_charges_every_checker_and_its_scoring() -> None:
 
 
 def test_marginal_shares_a_checker_that_is_no_row_of_the_grid() -> None:
-    cell_costs = costs.accounts(grid(quality_is_asked_for=False))
+    cell_costs = costs.accounts(grid(quality_is_requested=False))
     assert cell_costs.loc["imp", "marginal"] == 70.0 + (10.0 + 4.0) / 2 + 6.0
     assert cell_costs.loc["dimp", "marginal"] == 80.0 + (10.0 + 4.0) / 2
 
 
 def test_marginal_charges_only_the_scoring_of_a_row_of_the_grid() -> None:
-    cell_costs = costs.accounts(grid(quality_is_asked_for=True))
+    cell_costs = costs.accounts(grid(quality_is_requested=True))
     assert cell_costs.loc["imp", "marginal"] == 70.0 + 4.0 / 2 + 6.0
     assert cell_costs.loc["dimp", "marginal"] == 80.0 + 4.0 / 2
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_marginal_costs_add_up_to_the_grid(asked: bool) -> None:
-    trials = grid(asked)
+@pytest.mark.parametrize("quality_is_requested", [True, False])
+def test_marginal_costs_add_up_to_the_grid(quality_is_requested: bool) -> None:
+    trials = grid(quality_is_requested)
     cell_costs = costs.accounts(trials)
     charged = trials[["seconds_load", "seconds_tokenize", "seconds_train", "seconds_score"]].to_numpy().sum()
     assert cell_costs.loc[trials.loc[trials["requested"], "trial"], "marginal"].sum() == pytest.approx(charged)
@@ -72,11 +72,11 @@ def test_marginal_costs_add_up_to_the_grid(asked: bool) -> None:
 
 def test_marginal_costs_add_up_in_a_larger_grid(build: Build) -> None:
     results = build(fractions=(0.1, 0.5), methods=("ce", "imp", "dimp", "filter"), sources=("generated",))
-    # every trial is somebody's checker or is asked for; a CE without users would write no scores
+    # every trial is a checker or is requested; a CE that is no checker would write no scores
     cell_costs = costs.accounts(results.trials)
-    asked = results.trials.loc[results.trials["requested"], "trial"]
+    ids = results.trials.loc[results.trials["requested"], "trial"]
     phases = [costs.PREFIX + name for name in ("load", "tokenize", "train", "score")]
-    assert cell_costs.loc[asked, "marginal"].sum() == pytest.approx(results.trials[phases].to_numpy().sum())
+    assert cell_costs.loc[ids, "marginal"].sum() == pytest.approx(results.trials[phases].to_numpy().sum())
 
 
 def test_a_trial_of_two_variants_is_paid_once() -> None:

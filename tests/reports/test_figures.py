@@ -2,53 +2,109 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure as MplFigure
 
+from harness.methods import methods
 from harness.reports import figures
-from harness.reports.figures.style import Palette
+from harness.reports.figures.style import GREY, Palette
 from harness.reports.grid import requested
 from harness.reports.results import Results
 
-from .conftest import Build
+from .conftest import Build, edit
+
+every_figure = pytest.mark.parametrize("name", figures.figures.entries)
 
 
 def names(build: Build, **arguments: object) -> dict[str, list[str]]:
-    return {kind: [d.name for d in drawn] for kind, drawn in figures.draw(build(**arguments)).items()}
+    drawings = figures.draw(build(**arguments))
+    return {section: [drawing.name for drawing in group] for section, group in drawings.items()}
+
+
+def complete(build: Build) -> Results:
+    """Results with the data that every figure needs."""
+    results = build(methods=("ce", "imp", "dimp"), fractions=(0.1, 1.0), seeds=(0, 1), rows=30)
+    corruption = results.weights["corruption"].where(results.weights.index % 3 > 0, "flip")
+    return replace(results, weights=results.weights.assign(corruption=corruption))
 
 
 def test_a_plain_grid_has_a_drawing_for_each_subject(build: Build) -> None:
-    drawn = names(build)
-    assert {section: found for section, found in drawn.items() if found} == {
+    assert names(build) == {
         "Accuracy": ["accuracy"], "Training dynamics": ["dynamics_generated"], "Cost": ["cost"],
         "Weights": ["weights"],
     }  # fmt: skip
 
 
-def test_every_module_of_the_folder_that_draws_is_a_figure() -> None:
+def test_every_module_that_defines_a_figure_is_discovered() -> None:
     folder = Path(figures.__file__).parent
-    drawing = {path.stem for path in folder.glob("*.py") if "def draw(" in path.read_text() and path.stem != "__init__"}
-    assert set(figures.modules()) == drawing
+    modules = {path.stem for path in folder.glob("*.py") if "(ReportFigure):" in path.read_text(encoding="utf-8")}
+    assert {figure.__module__.rpartition(".")[2] for figure in figures.figures.entries.values()} == modules
 
 
-@pytest.mark.parametrize("name", figures.modules())
-def test_a_figure_has_a_section_and_draws_nothing_from_nothing(name: str, build: Build) -> None:
-    module, results = figures.modules()[name], build(seeds=(0,))
+@every_figure
+def test_a_figure_has_a_section_and_draws_nothing_without_data(name: str, build: Build) -> None:
+    figure, results = figures.figures.get(name), build(seeds=(0,))
     empty = Results(results.trials.iloc[:0], results.epochs.iloc[:0], results.weights.iloc[:0], results.meta)
-    assert module.SECTION
-    assert module.draw(empty, requested(empty.trials), Palette([])) == []
+    assert figure.section
+    assert figure().draw(empty, Palette([])) == []
+
+
+@every_figure
+def test_a_figure_draws_complete_results(name: str, build: Build) -> None:
+    drawings = figures.figures.get(name)().draw(complete(build), Palette(["ce", "imp", "dimp"]))
+    assert drawings
+    for drawing in drawings:
+        assert drawing.name.startswith(name)
+        assert drawing.title
+        assert drawing.caption.endswith(".")
+        assert drawing.svg.startswith(b"<?xml")
+
+
+def test_a_figure_of_another_package_has_its_place(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Toy(figures.ReportFigure):
+        name = "toy"
+        section = "Toys"
+
+        def draw(self, results: Results, palette: Palette) -> list[figures.Drawing]:
+            return [figures.Drawing("toy", "A toy", "A caption.", MplFigure())]
+
+    monkeypatch.setitem(figures.figures.entries, "toy", Toy)
+    assert names(build, seeds=(0,))["Toys"] == ["toy"]
 
 
 def test_a_method_has_the_same_color_in_every_report(build: Build) -> None:
-    few = Palette(requested(build(methods=("ce", "dimp"), seeds=(0,)).trials))
-    many = Palette(
-        requested(build(methods=("ce", "focal", "imp(clip=5.0)", "filter", "imp", "dimp"), seeds=(0,)).trials)
-    )
+    """The color depends on the name alone: neither on the other methods of the report nor on their order."""
+    few = Palette(key.method for key in requested(build(methods=("ce", "dimp"), seeds=(0,)).trials))
+    many = Palette(["foreign", "imp(clip=5.0)", "filter", "imp", "dimp", "ce"])
     assert few.color("dimp") == many.color("dimp")
-    looks = [(many.color(m), many.marker(m)) for m in ("focal", "imp(clip=5.0)", "filter", "imp", "dimp")]
-    assert len(set(looks)) == len(looks)
+    assert few.marker("dimp") == many.marker("dimp")
+    assert many.color("foreign") == Palette(["foreign"]).color("foreign")
+    assert many.color("imp(clip=5.0)") == many.color("imp") != many.color("dimp")
+    assert {palette.color(label) for palette in (few, many) for label in ("ce", "ce(a=1)")} == {GREY}
+
+
+def test_drawn_lines_have_the_color_of_their_method(build: Build) -> None:
+    """In reports with different grids."""
+    colors = set()
+    for labels in (("ce", "dimp"), ("ce", "focal", "filter", "dimp")):
+        (dynamics,) = figures.draw(build(methods=labels, seeds=(0,)))["Training dynamics"]
+        colors |= {line.get_color() for line in dynamics.figure.axes[0].lines if line.get_label() == "dimp"}
+    assert colors == {Palette([]).color("dimp")}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_methods_of_a_report_never_share_color_and_marker(reverse: bool) -> None:
+    labels = [*methods.entries, *(f"imp(clip={i}.0)" for i in range(20)), *(f"foreign{i}" for i in range(40))]
+    labels.remove("ce")
+    palette = Palette(reversed(labels) if reverse else labels)
+    looks = {label: (palette.color(label), palette.marker(label)) for label in labels}
+    assert len(set(looks.values())) == len(labels)
+    assert looks == {label: (p.color(label), p.marker(label)) for p in [Palette(labels)] for label in labels}
 
 
 def test_a_crowd_gets_small_multiples_for_each_benchmark(build: Build) -> None:
@@ -64,7 +120,7 @@ def test_fractions_need_two(build: Build) -> None:
 
 
 def test_one_epoch_has_no_dynamics(build: Build) -> None:
-    assert names(build, epochs=1, seeds=(0,))["Training dynamics"] == []
+    assert names(build, epochs=1, seeds=(0,)).get("Training dynamics") is None
 
 
 def test_bars_start_at_zero_and_add_up_to_the_stand_alone_cost(build: Build) -> None:
@@ -83,8 +139,8 @@ def test_corrupted_rows_are_mirrored(build: Build) -> None:
     results = build(methods=("ce", "dimp", "filter"), seeds=(0, 1), rows=30)
     assert [drawing.name for drawing in figures.draw(results)["Weights"]] == ["weights"]
     corruptions = results.weights["corruption"].where(results.weights.index % 3 > 0, "flip")
-    noisy = Results(results.trials, results.epochs, results.weights.assign(corruption=corruptions), results.meta)
-    _, drawing = figures.draw(noisy)["Weights"]
+    corrupted = Results(results.trials, results.epochs, results.weights.assign(corruption=corruptions), results.meta)
+    _, drawing = figures.draw(corrupted)["Weights"]
     assert drawing.name == "corrupted"
     (ax,) = drawing.figure.axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["dimp", "filter"]
@@ -101,15 +157,47 @@ def test_drawing_leaves_the_style_alone_and_svg_is_stable(build: Build) -> None:
     assert first == second
 
 
-def test_colours_do_not_depend_on_what_finished(build: Build) -> None:
-    palette = Palette(requested(build(methods=("ce", "imp", "dimp"), seeds=(0,)).trials))
-    assert len({palette.color(method) for method in ("ce", "imp", "dimp")}) == 3
+def test_sources_with_the_same_method_have_rows_of_their_own(build: Build) -> None:
+    results = complete(build)
+    noisy = results.weights[results.weights["source"] == "generated"].assign(source="noisy")
+    both = replace(results, weights=pd.concat([results.weights, noisy], ignore_index=True))
+    _, drawing = figures.draw(both)["Weights"]
+    labels = [label.get_text() for label in drawing.figure.axes[0].get_yticklabels()]
+    assert labels == ["generated: imp", "generated: dimp", "noisy: imp", "noisy: dimp"]
 
 
-def test_the_page_needs_neither_torch_nor_ray_nor_pyplot() -> None:
+def test_any_number_of_phases_can_be_drawn(build: Build) -> None:
+    results = build(methods=("ce", "dimp"), seeds=(0,))
+    phases = {f"seconds_phase_{i}": 1.0 for i in range(9)}
+    (drawing,) = figures.draw(replace(results, trials=results.trials.assign(**phases)))["Cost"]
+    assert "phase 8" in {text.get_text() for text in drawing.figure.legends[0].get_texts()}
+
+
+def test_reports_load_no_heavy_package() -> None:
+    """scikit-learn and SciPy are loaded when a report is written, the others never."""
+    unwanted = ("torch", "ray", "transformers", "mlflow", "matplotlib.pyplot", "sklearn", "scipy",
+                "harness.training", "harness.planning.plan")  # fmt: skip
     code = (
-        "import sys, harness.reports.page;"
-        "print([m for m in ('torch', 'ray', 'mlflow', 'matplotlib.pyplot') if m in sys.modules])"
+        "import sys, harness.reports.page, harness.reports.load;"
+        "[figure for figure in harness.reports.figures.figures.entries];"
+        f"print([name for name in {unwanted!r} if name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
+
+
+def test_a_method_without_results_is_in_no_legend(build: Build) -> None:
+    results = build(fractions=(0.1, 1.0), methods=("ce", "imp", "dimp"), seeds=(0,))
+    results = edit(results, results.trials["method"] == "imp", status="missing")
+    (drawing,) = figures.draw(results)["How many real rows"]
+    labels = {text.get_text() for text in drawing.figure.legends[0].get_texts()}
+    assert labels == {"dimp", "quality checker itself", "ce (needs no real rows)"}
+
+
+def test_unfinished_trials_are_counted_beside_the_axis(build: Build) -> None:
+    results = build(seeds=(0, 1))
+    results = edit(results, (results.trials["method"] == "dimp") & (results.trials["seed"] == 0), status="failed")
+    (drawing,) = figures.draw(results)["Accuracy"]
+    (note,) = drawing.figure.axes[0].texts
+    assert note.get_text() == "1 failed"
+    assert note.get_position()[0] > 1, "in shares of the axis: dots cannot cover it"

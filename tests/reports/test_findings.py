@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.reports.findings import read
+from harness.reports.findings import findings
 from harness.reports.results import Results
 
 from .conftest import Build, edit
 
 
 def sentences(results: Results) -> str:
-    (reading,) = read(results)
-    return " ".join(reading.sentences)
+    (finding,) = findings(results)
+    return " ".join(finding.sentences)
 
 
 def set_accuracy(results: Results, **means: float) -> Results:
@@ -23,38 +23,38 @@ def set_accuracy(results: Results, **means: float) -> Results:
     return results
 
 
-def test_a_clear_gain_is_told_with_its_interval_cost_and_controls(build: Build) -> None:
+def test_a_clear_gain_is_stated_with_its_interval_cost_and_controls(build: Build) -> None:
     results = build(methods=("ce", "dimp", "prior"), seeds=range(5), sources=("real_small", "generated", "both"))
-    told = sentences(set_accuracy(results, ce=0.7, dimp=0.8, prior=0.75))
-    assert "Best mean test accuracy on generated rows: dimp, 80.0 ± 0.1 % (n = 5)." in told
-    assert "better on 5 of 5 seeds" in told
-    assert "best of 3" in told
-    assert "that of CE with its checkers charged" in told
-    assert "worse than it: prior (label shares alone) (−5" in told
-    assert "not run, or without a result: imp_quality" in told
-    assert "includes zero" not in told
+    text = sentences(set_accuracy(results, ce=0.7, dimp=0.8, prior=0.75))
+    assert "Best mean test accuracy on generated rows: dimp, 80.0 ± 0.1 % (n = 5)." in text
+    assert "better on 5 of 5 seeds" in text
+    assert "best of 3" in text
+    assert "that of CE if all its checkers are charged" in text
+    assert "worse than it: prior (label shares alone) (−5" in text
+    assert "not run, or without a result: imp_quality" in text
+    assert "includes zero" not in text
 
 
-def test_an_interval_with_zero_is_said(build: Build) -> None:
-    told = sentences(set_accuracy(build(methods=("ce", "dimp"), seeds=range(5)), ce=0.7, dimp=0.7004))
-    assert "The interval includes zero" in told
+def test_an_interval_that_includes_zero_is_stated(build: Build) -> None:
+    text = sentences(set_accuracy(build(methods=("ce", "dimp"), seeds=range(5)), ce=0.7, dimp=0.7004))
+    assert "The interval includes zero" in text
 
 
-def test_one_seed_is_an_anecdote(build: Build) -> None:
-    told = sentences(build(seeds=(0,)))
-    assert "from one seed: too little to give an interval" in told
-    assert "± –" in told
+def test_one_seed_gives_no_interval(build: Build) -> None:
+    text = sentences(build(seeds=(0,)))
+    assert "from one seed: too few for an interval" in text
+    assert "± –" in text
 
 
-def test_few_seeds_are_said(build: Build) -> None:
+def test_the_detectable_gain_of_few_seeds_is_stated(build: Build) -> None:
     assert "With 3 seeds, only a true gain of about" in sentences(build(methods=("ce", "dimp")))
 
 
 def test_ce_can_be_the_best(build: Build) -> None:
-    assert "no weighting beat it" in sentences(set_accuracy(build(), ce=0.9, imp=0.8, dimp=0.8))
+    assert "no other method has a higher mean" in sentences(set_accuracy(build(), ce=0.9, imp=0.8, dimp=0.8))
 
 
-def test_a_better_control_is_called_better(build: Build) -> None:
+def test_a_better_control_is_stated(build: Build) -> None:
     results = build(methods=("ce", "dimp"), seeds=range(5))
     small = results.trials["source"] == "real_small"
     results.trials.loc[small, "test_accuracy"] = 0.95 + np.cos(results.trials.loc[small, "seed"]) / 1000
@@ -62,35 +62,35 @@ def test_a_better_control_is_called_better(build: Build) -> None:
 
 
 def test_a_control_can_be_the_best(build: Build) -> None:
-    told = sentences(set_accuracy(build(methods=("ce", "dimp", "prior")), ce=0.7, dimp=0.8, prior=0.9))
-    assert "themselves the best: prior" in told
+    text = sentences(set_accuracy(build(methods=("ce", "dimp", "prior")), ce=0.7, dimp=0.8, prior=0.9))
+    assert "the best method itself: prior" in text
 
 
 def test_an_incomplete_cell_is_not_the_best_while_others_are_complete(build: Build) -> None:
     results = set_accuracy(build(), ce=0.7, imp=0.8, dimp=0.9)
     results = edit(results, (results.trials["method"] == "dimp") & (results.trials["seed"] == 0), status="failed")
-    told = sentences(results)
-    assert "generated rows: imp" in told
-    assert "1 of 12 trials have no result" in told
+    text = sentences(results)
+    assert "generated rows: imp" in text
+    assert "1 of 12 trials have no result" in text
 
 
-def test_without_ce_or_results_that_is_said(build: Build) -> None:
-    assert "nothing to compare with" in sentences(build(methods=("dimp",), sources=("generated",)))
+def test_missing_ce_and_missing_results_are_stated(build: Build) -> None:
+    assert "has no result to compare with" in sentences(build(methods=("dimp",), sources=("generated",)))
     results = build()
     nothing = edit(results, pd.Series(True, index=results.trials.index), status="missing")
-    assert "nothing can be said yet" in sentences(nothing)
-    assert read(Results(results.trials.iloc[:0], results.epochs, results.weights, results.meta)) == []
+    assert "has a result yet" in sentences(nothing)
+    assert findings(Results(results.trials.iloc[:0], results.epochs, results.weights, results.meta)) == []
 
 
-def test_without_generated_rows_the_noisy_ones_are_spoken_of(build: Build) -> None:
+def test_without_generated_rows_findings_are_about_corrupted_ones(build: Build) -> None:
     results = build(methods=("ce", "dimp"))
     sources = {"source": {"generated": "noisy"}}
     frames = (frame.replace(sources) for frame in (results.trials, results.epochs, results.weights))
-    told = sentences(Results(*frames, results.meta))
-    assert "Best mean test accuracy on corrupted rows: dimp" in told
-    assert "real and generated rows together" not in told
-    assert "prior (label shares alone)" in told
+    text = sentences(Results(*frames, results.meta))
+    assert "Best mean test accuracy on corrupted rows: dimp" in text
+    assert "real and generated rows together" not in text
+    assert "prior (label shares alone)" in text
 
 
-def test_with_several_fractions_the_largest_speaks(build: Build) -> None:
+def test_of_several_fractions_the_largest_is_reported(build: Build) -> None:
     assert "with 100 % of the real rows" in sentences(build(methods=("ce", "dimp"), fractions=(0.1, 1.0)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.reports.page import write
+from harness.reports.page import report_key, write
 from harness.reports.results import Results
 
 from .conftest import Build, edit, make
@@ -38,7 +38,7 @@ def elements(page: Path) -> Elements:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the plain grid, with two changes to what is told of the run."""
+    """The page of the plain grid, with two changes to its provenance."""
     results = make()
     results.meta.update(dirty=True, epoch_rule="best_validation")
     return write(results, tmp_path_factory.mktemp("report"))
@@ -102,11 +102,11 @@ def test_a_method_name_cannot_break_a_figure(build: Build, tmp_path: Path) -> No
     assert "imp(a=$&lt;b&gt;_&amp;)" in page.read_text(encoding="utf-8")
 
 
-def test_the_page_asks_nobody_for_anything(page: Path) -> None:
-    found = elements(page)
-    assert found.sources
-    assert all(source.startswith(("data:image/svg+xml;base64,", "#")) for source in found.sources)
-    assert "script" not in found.tags
+def test_the_page_loads_nothing_from_elsewhere(page: Path) -> None:
+    parsed = elements(page)
+    assert parsed.sources
+    assert all(source.startswith(("data:image/svg+xml;base64,", "#")) for source in parsed.sources)
+    assert "script" not in parsed.tags
     assert not re.search(r"url\(|@import|https?://", page.read_text(encoding="utf-8"))
 
 
@@ -127,12 +127,12 @@ def failed_everywhere() -> Results:
 @pytest.mark.parametrize(
     ("results", "expected"),
     [
-        (nothing_finished(), "nothing can be said yet"),
+        (nothing_finished(), "has a result yet"),
         (failed_everywhere(), "failed (0 of 2)"),
         (Results(make().trials[:0], make().epochs[:0], make().weights[:0], make().meta), "Nothing was planned"),
         (make(variants=("lr=1", "lr=2"), seeds=(0,)), "news, lr=2"),
         (make(benchmarks=("news", "irony"), seeds=(0,)), "± – (1)"),
-        (make(sources=("generated",), methods=("ce",), epochs=1), "no weighting beat it"),
+        (make(sources=("generated",), methods=("ce",), epochs=1), "no other method has a higher mean"),
         (replace(make(methods=("ce",)), meta={}), "experiment"),
     ],
     ids=["none", "failed", "empty", "variants", "one seed", "only ce", "no meta"],
@@ -144,7 +144,7 @@ def test_whatever_is_there_is_shown(results: Results, expected: str, tmp_path: P
 
 
 def test_provenance_is_stated(page: Path) -> None:
-    told = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     for part in (
         "harness run experiments/example.yaml",
         "0123456789abcdef with uncommitted changes",
@@ -153,4 +153,34 @@ def test_provenance_is_stated(page: Path) -> None:
         "best validation accuracy",
         "Seeds: 0, 1, 2.",
     ):
-        assert part in told
+        assert part in text
+
+
+def test_the_key_of_a_report_is_read_back(page: Path, build: Build, tmp_path: Path) -> None:
+    assert report_key(tmp_path) is None, "no report"
+    assert report_key(page.parent) is None, "a report without a key"
+    results = build(seeds=(0,), methods=("ce",))
+    write(replace(results, meta={**results.meta, "key": "0123abcd"}), tmp_path)
+    assert report_key(tmp_path) == "0123abcd"
+
+
+def test_the_experiment_is_written_beside_the_report(page: Path, build: Build, tmp_path: Path) -> None:
+    assert not (page.parent / "experiment.yaml").exists()
+    results = build(seeds=(0,), methods=("ce",))
+    write(replace(results, meta={**results.meta, "experiment": "name: größe\nseeds: [0]\n"}), tmp_path)
+    assert (tmp_path / "experiment.yaml").read_text(encoding="utf-8") == "name: größe\nseeds: [0]\n"
+
+
+def test_a_report_that_fails_midway_has_no_new_key(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = build(seeds=(0,), methods=("ce",))
+    write(replace(results, meta={**results.meta, "key": "01"}), tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("harness.reports.page._write_csv", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(replace(results, meta={**results.meta, "key": "02"}), tmp_path)
+    assert report_key(tmp_path) == "01"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.metrics import ACCURACY, MACRO_F1
 from harness.reports import formatting, tables
 
 from .conftest import Build, edit
@@ -42,7 +43,7 @@ def test_the_accuracy_table_is_the_golden_one(build: Build) -> None:
     assert tables.accuracy(results).markdown() == GOLDEN
 
 
-def test_a_cell_that_nobody_planned_says_so(build: Build) -> None:
+def test_a_cell_that_was_not_planned_is_marked(build: Build) -> None:
     results = build(benchmarks=("news", "irony"), methods=("ce", "dimp"))
     kept = ~((results.trials["benchmark"] == "irony") & (results.trials["method"] == "dimp"))
     frame = tables.accuracy(tables.Results(results.trials[kept], results.epochs, results.weights, results.meta)).frame()
@@ -62,7 +63,7 @@ def test_gains_worked_by_hand(build: Build) -> None:
     results = build(methods=("ce", "dimp"), sources=("generated",))
     trials = results.trials
     trials["test_accuracy"] = np.where(trials["method"] == "dimp", 0.8 + trials["seed"] / 100, 0.79)
-    (row,) = tables.gains(results, "test_accuracy", "Gain").frame().to_dict("records")
+    (row,) = tables.gains(results, ACCURACY).frame().to_dict("records")
     assert row["pairs"] == "3"
     assert row["mean gain"] == "+2.00"
     assert row["95 % (t)"] == "−0.48 to +4.48"
@@ -71,7 +72,7 @@ def test_gains_worked_by_hand(build: Build) -> None:
 
 
 def test_one_seed_gives_no_interval(build: Build) -> None:
-    rows = tables.gains(build(seeds=(4,)), "test_accuracy", "Gain").frame()
+    rows = tables.gains(build(seeds=(4,)), MACRO_F1).frame()
     assert set(rows["95 % (t)"]) == set(rows["p (Holm)"]) == {"–"}
 
 
@@ -100,19 +101,23 @@ def test_weights_of_corrupted_rows_by_hand(build: Build) -> None:
     results = build(methods=("ce", "dimp", "filter"), seeds=(0, 1), rows=4)
     assert not tables.corrupted_rows(results).rows, "all rows are clean"
     corruptions = dict(zip([f"g{i:04d}" for i in range(4)], ["", "flip", "", "flip"], strict=True))
-    told = {("dimp", 0): [3.0, 1.0, 4.0, 2.0], ("dimp", 1): [1.0, 2.0, 3.0, np.nan], ("filter", 0): [0, 0, 1, 0]}
-    told[("filter", 1)] = told[("filter", 0)]
+    values_by_trial = {
+        ("dimp", 0): [3.0, 1.0, 4.0, 2.0],
+        ("dimp", 1): [1.0, 2.0, 3.0, np.nan],
+        ("filter", 0): [0, 0, 1, 0],
+    }
+    values_by_trial[("filter", 1)] = values_by_trial[("filter", 0)]
     weights = results.weights.assign(corruption=results.weights["id"].map(corruptions))
-    for (method, seed), values in told.items():
+    for (method, seed), values in values_by_trial.items():
         weights.loc[(weights["method"] == method) & (weights["seed"] == seed), "weight"] = values
         weights.loc[(weights["method"] == method) & (weights["seed"] == seed), "mean_weight"] = [2.0, 1.0, 3.0, 1.0]
-    found = tables.corrupted_rows(tables.Results(results.trials, results.epochs, weights, results.meta)).frame()
-    assert found["method"].tolist() == ["dimp", "filter"], "CE has one weight for all rows"
+    frame = tables.corrupted_rows(tables.Results(results.trials, results.epochs, weights, results.meta)).frame()
+    assert frame["method"].tolist() == ["dimp", "filter"], "CE has one weight for all rows"
     # dimp: all four pairs right, then one of two; filter: ties count half
-    assert found["AUROC, last epoch"].tolist() == ["0.750 ± 0.354", "0.750 ± 0.000"]
-    assert found["AUROC, all epochs"].tolist() == ["1.000 ± 0.000"] * 2
-    assert found["mean weight, clean"].tolist() == ["2.50"] * 2
-    assert found["mean weight, flip"].tolist() == ["1.00"] * 2
+    assert frame["AUROC, last epoch"].tolist() == ["0.750 ± 0.354", "0.750 ± 0.000"]
+    assert frame["AUROC, all epochs"].tolist() == ["1.000 ± 0.000"] * 2
+    assert frame["mean weight, clean"].tolist() == ["2.50"] * 2
+    assert frame["mean weight, flip"].tolist() == ["1.00"] * 2
 
 
 def test_few_rows_are_never_both_highest_and_lowest(build: Build) -> None:
@@ -157,3 +162,23 @@ def test_a_method_without_a_finished_trial_has_no_cost_row(build: Build) -> None
     results = edit(results, pd.Series(True, index=results.trials.index), status="missing")
     assert not tables.cost(results).rows
     assert not tables.weights(results).rows
+
+
+def test_without_the_column_no_row_is_corrupted(build: Build) -> None:
+    results = build(seeds=(0,))
+    weights = results.weights.drop(columns="corruption")
+    assert not tables.corrupted_rows(tables.Results(results.trials, results.epochs, weights, results.meta)).rows
+
+
+def test_a_corruption_of_another_version_has_its_column(build: Build) -> None:
+    results = build(methods=("ce", "dimp"), seeds=(0,))
+    kinds = ["", "flip", "shout"] * (len(results.weights) // 3)
+    weights = results.weights.assign(corruption=kinds)
+    frame = tables.corrupted_rows(tables.Results(results.trials, results.epochs, weights, results.meta)).frame()
+    assert list(frame.columns[-3:]) == ["mean weight, clean", "mean weight, flip", "mean weight, shout"]
+
+
+def test_titles_come_from_the_table_of_metrics(build: Build) -> None:
+    results = build(seeds=(0,))
+    assert tables.accuracy(results).title == "Accuracy and macro F1"
+    assert tables.gains(results, MACRO_F1).title == "Paired gain in macro F1"

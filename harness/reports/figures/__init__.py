@@ -1,35 +1,25 @@
-"""All figures of a report, found by being here: every module with a ``draw``.
-
-A figure's module says its section of the report (``SECTION``), its place there (``ORDER``), and draws itself:
-``draw(results, cells, palette)`` gives drawings, none without data.
-"""
+"""All figures of a report: plugin discovery of ``ReportFigure`` classes, one file a figure."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
-from types import ModuleType
-
+from harness.registry import Registry
+from harness.reports.figures.base import ReportFigure
 from harness.reports.figures.style import Drawing, Palette, style
 from harness.reports.grid import requested
 from harness.reports.results import Results
 
-
-@cache
-def modules() -> dict[str, ModuleType]:
-    """The figures by name, in the order of their places."""
-    found = {info.name: importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)}
-    figures = {name: module for name, module in found.items() if hasattr(module, "draw")}
-    return dict(sorted(figures.items(), key=lambda item: (item[1].ORDER, item[0])))
+figures: Registry[ReportFigure] = Registry("figure", ReportFigure, "harness.reports.figures", "harness.figures")  # type: ignore[type-abstract]
 
 
 def draw(results: Results) -> dict[str, list[Drawing]]:
-    """The drawings by section of the report."""
-    cells = requested(results.trials)
-    palette = Palette(cells)
-    out: dict[str, list[Drawing]] = {}
+    """The drawings by section of the report; sections without drawings are left out."""
+    palette = Palette(key.method for key in requested(results.trials))
+    sections: dict[str, list[Drawing]] = {}
     with style():
-        for module in modules().values():
-            out.setdefault(module.SECTION, []).extend(module.draw(results, cells, palette))
-    return out
+        for figure in sorted(figures.entries.values(), key=lambda figure: (figure.order, figure.name)):
+            if drawings := figure().draw(results, palette):
+                sections.setdefault(figure.section, []).extend(drawings)
+    return sections
+
+
+__all__ = ["Drawing", "Palette", "ReportFigure", "draw", "figures"]

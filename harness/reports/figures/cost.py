@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from harness.reports import costs, formatting
+from harness.reports.figures.base import ReportFigure
 from harness.reports.figures.rows import label_rows, rows_of
 from harness.reports.figures.style import COLORS, PALE, Drawing, Palette, heading, panels
 from harness.reports.grid import (
@@ -17,55 +20,61 @@ from harness.reports.grid import (
     by_seed,
     finished,
     panels_of,
+    requested,
 )
 from harness.reports.results import Results
 
-SECTION, ORDER = "Cost", 0
 
-
-def draw(results: Results, cells: Cells, palette: Palette) -> list[Drawing]:
+class CostFigure(ReportFigure):
     """Stand-alone seconds by phase, stacked, at the largest share of real rows."""
-    charged = costs.with_costs(cells, results.trials)
-    wide = {key: charged[key] for key in at_largest_fraction(cells) if len(by_seed(charged[key], "stand_alone"))}
-    if not wide:
-        return []
-    parts = _parts(results.trials)
-    rows = rows_of(wide)
-    where = panels_of(wide)
-    figure, axes = panels(len(where), 4.6, 0.9 + 0.25 * len(rows), share_y=True)
-    for ax, (benchmark, variant) in zip(axes, where, strict=True):
-        for y, row in enumerate(rows):
-            key = row._replace(benchmark=benchmark, variant=variant) if isinstance(row, Key) else None
-            if key in wide and key is not None:
-                _stack(ax, y, key, wide, parts)
-        ax.set(title=heading((benchmark, variant)), xlabel="seconds, stand-alone")
-        ax.set_xlim(0, ax.get_xlim()[1] * 1.12)
-        ax.grid(axis="x")
-        label_rows(ax, rows, set())
-    handles = [Patch(color=color, label=label) for label, (_, color) in parts.items()]
-    columns = min(len(handles), max(2, int(figure.get_figwidth() / 2.3)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
-    caption = (
-        "Mean seconds of a trial with each of its checkers and their scoring charged to it, as if nothing else were "
-        "run, without evaluation and device warm-up. Beside the bar: times the cost of CE on the same source."
-    )
-    return [Drawing("cost", "Cost by phase", caption, figure)]
+
+    name = "cost"
+    section = "Cost"
+
+    def draw(self, results: Results, palette: Palette) -> list[Drawing]:
+        cells = requested(results.trials)
+        charged = costs.with_costs(cells, results.trials)
+        shown = {key: charged[key] for key in at_largest_fraction(cells) if len(by_seed(charged[key], "stand_alone"))}
+        if not shown:
+            return []
+        parts = _parts(results.trials)
+        rows = rows_of(shown)
+        where = panels_of(shown)
+        figure, axes = panels(len(where), 4.6, 0.9 + 0.25 * len(rows), share_y=True)
+        for ax, (benchmark, variant) in zip(axes, where, strict=True):
+            for y, row in enumerate(rows):
+                key = row._replace(benchmark=benchmark, variant=variant) if isinstance(row, Key) else None
+                if key in shown and key is not None:
+                    _draw_stack(ax, y, key, shown, parts)
+            ax.set(title=heading((benchmark, variant)), xlabel="seconds, stand-alone")
+            ax.set_xlim(0, ax.get_xlim()[1] * 1.12)
+            ax.grid(axis="x")
+            label_rows(ax, rows, set())
+        handles = [Patch(color=color, label=label) for label, (_, color) in parts.items()]
+        columns = min(len(handles), max(2, int(figure.get_figwidth() / 2.3)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        caption = (
+            "Mean seconds of a trial with each of its checkers and their scoring charged to it, as if nothing else "
+            "were run, without evaluation and device warm-up. Beside the bar: the ratio to the cost of CE on the same "
+            "source."
+        )
+        return [Drawing("cost", "Cost by phase", caption, figure)]
 
 
 def _parts(trials: pd.DataFrame) -> dict[str, tuple[list[str], str]]:
-    """The segments of a bar: label -> columns and color. Reading and tokenizing are one."""
+    """The segments of a bar: label -> columns and color. Loading and tokenizing share one."""
     own = costs.own_phases(trials)
-    reading = [name for name in own if name in ("load", "tokenize")]
-    parts = {"load and tokenize": ([costs.PREFIX + name for name in reading], PALE)} if reading else {}
-    rest = [name for name in own if name not in reading]
+    loading = [name for name in own if name in ("load", "tokenize")]
+    parts = {"load and tokenize": ([costs.PREFIX + name for name in loading], PALE)} if loading else {}
+    rest = [name for name in own if name not in loading]
     labels = {name.replace("_", " "): [costs.PREFIX + name] for name in rest}
-    labels |= {name: [name] for name in costs.ROLES.values()} | {"scoring": ["scoring"]}
-    own_colors = (COLORS[0], *COLORS[6:], *COLORS[4:6])[: len(rest)]
+    labels |= {name: [name] for name in costs.CHECKERS.values()} | {"scoring": ["scoring"]}
+    own_colors = islice(cycle((COLORS[0], *COLORS[6:], *COLORS[4:6])), len(rest))
     colors = (*own_colors, *COLORS[1:4])
     return parts | {label: (columns, color) for (label, columns), color in zip(labels.items(), colors, strict=True)}
 
 
-def _stack(ax: Axes, y: int, key: Key, cells: Cells, parts: dict[str, tuple[list[str], str]]) -> None:
+def _draw_stack(ax: Axes, y: int, key: Key, cells: Cells, parts: dict[str, tuple[list[str], str]]) -> None:
     left = 0.0
     for columns, color in parts.values():
         width = float(finished(cells[key])[columns].fillna(0.0).sum(axis=1).mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +17,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harness.files import write_atomically
 from harness.methods import methods
-from harness.reports.grid import BASELINE, Key
+from harness.reports.grid import BASELINE
 
 INK = "#24292f"
 GREY = "#6e7781"
 PALE = "#d0d7de"
 # Okabe and Ito's colors without the yellow, which is too pale on white, and two of Tol's
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d", "8", "H")
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
@@ -54,7 +56,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with a file name, a title, and a caption that also serves those who cannot see it."""
+    """A drawn figure: file name, title, and a caption that also serves as alternative text."""
 
     name: str
     title: str
@@ -68,8 +70,8 @@ class Drawing:
 
     def save(self, folder: Path) -> None:
         """Write ``name.svg`` and ``name.png``."""
-        (folder / f"{self.name}.svg").write_bytes(self.svg)
-        (folder / f"{self.name}.png").write_bytes(self._rendered("png", {}))
+        write_atomically(folder / f"{self.name}.svg", self.svg)
+        write_atomically(folder / f"{self.name}.png", self._rendered("png", {}))
 
     def _rendered(self, kind: str, metadata: dict[str, None]) -> bytes:
         buffer = io.BytesIO()
@@ -80,33 +82,53 @@ class Drawing:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all figures, for the time of the block."""
+    """Apply the style of all figures inside the block."""
     with mpl.rc_context(STYLE):
         yield
 
 
 class Palette:
-    """A color and a marker for each method, CE in grey; the same in every figure of every report.
+    """A color and a marker for each method of a report; CE is grey.
 
-    A method has the place of its name among all methods there are; one with other settings, or from elsewhere, the next
-    free place. Methods of a report never share both color and marker.
+    The color depends on the base name alone, the part of a label before its settings: ``imp(clip=5.0)`` has the color
+    of ``imp``. A registered method takes the color at its place among all registered methods, sorted by name; any other
+    name takes one by its checksum. So a method has the same color in every figure of every report that this
+    installation writes, whatever else the report shows. Methods that share a color differ in their marker: first come
+    registered methods with their own marker, then other labels, sorted, each with the next free one.
+
+    Args:
+        labels: display labels of all methods of the report, in any order.
     """
 
-    def __init__(self, keys: Iterable[Key]) -> None:
-        known = [name for name in methods.entries if name != BASELINE]
-        others = [method for method in dict.fromkeys(key.method for key in keys) if method != BASELINE]
-        self._place = {method: known.index(method) for method in others if method in known}
-        for method in others:
-            self._place.setdefault(method, max([len(known) - 1, *self._place.values()]) + 1)
+    def __init__(self, labels: Iterable[str]) -> None:
+        self._known = [name for name in methods.entries if name != BASELINE]
+        self._markers: dict[str, str] = {}
+        others = sorted(set(labels) - {BASELINE}, key=lambda label: (label not in self._known, label))
+        used: set[tuple[str, str]] = set()
+        for label in others:
+            color, first = self.color(label), self._place(label) + self._place(label) // len(COLORS)
+            candidates = [MARKERS[(first + i) % len(MARKERS)] for i in range(len(MARKERS))]
+            # with more labels than looks, the numbered marker stays unique
+            free = (marker for marker in candidates if (color, marker) not in used)
+            self._markers[label] = next(free, f"${len(self._markers)}$")
+            used.add((color, self._markers[label]))
 
-    def color(self, method: str) -> str:
-        """The method's color."""
-        return GREY if method == BASELINE else COLORS[self._place[method] % len(COLORS)]
+    def color(self, label: str) -> str:
+        """The color of a method by its label."""
+        return GREY if base_name(label) == BASELINE else COLORS[self._place(label) % len(COLORS)]
 
-    def marker(self, method: str) -> str:
-        """The method's marker; it changes more slowly than the color once those are used up."""
-        place = self._place.get(method, 0)
-        return MARKERS[(place + place // len(COLORS)) % len(MARKERS)]
+    def marker(self, label: str) -> str:
+        """The marker of a method of this report."""
+        return self._markers.get(label, MARKERS[0])
+
+    def _place(self, label: str) -> int:
+        name = base_name(label)
+        return self._known.index(name) if name in self._known else zlib.crc32(name.encode()) % len(COLORS)
+
+
+def base_name(label: str) -> str:
+    """The method's name without its settings: ``imp`` of ``imp(clip=5.0)``."""
+    return label.partition("(")[0].strip()
 
 
 def panels(
