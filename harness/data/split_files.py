@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from harness.data.split import Split
+from harness.files import write_atomically
 from harness.store import Store
 
 
@@ -25,10 +24,7 @@ def write(path: Path, split: Split, notes: list[str]) -> None:
         "notes": notes,
     }
     body = json.dumps(content, ensure_ascii=False).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
-        stream.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-    os.replace(stream.name, path)
+    write_atomically(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
 def read(path: Path) -> tuple[Split, list[str]] | None:

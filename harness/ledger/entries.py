@@ -18,6 +18,7 @@ from harness.errors import UserError
 
 KIND, TRIAL, EXPERIMENT = "harness.kind", "harness.trial", "harness.experiment"
 SQLITE = "sqlite:///"
+_OF_RUNS = "SELECT run_uuid, key, {} FROM {} WHERE run_uuid IN"
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,15 @@ class SqliteReader:
         try:
             with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, timeout=20.0)) as connection:
                 rows = connection.execute(runs, (KIND, kind)).fetchall()
+                for run, key, text in connection.execute(
+                    f"{_OF_RUNS.format('value', 'tags')} ({wanted})", (KIND, kind)
+                ):
+                    tags.setdefault(run, {})[key] = text
                 # MLflow stores a NaN as 0 with a mark of its own
-                value = "CASE WHEN is_nan THEN NULL ELSE value END"
-                for table, column, values in (("tags", "value", tags), ("latest_metrics", value, metrics)):
-                    query = f"SELECT run_uuid, key, {column} FROM {table} WHERE run_uuid IN ({wanted})"
-                    for run, key, content in connection.execute(query, (KIND, kind)):
-                        values.setdefault(run, {})[key] = float("nan") if content is None else content
+                number = "CASE WHEN is_nan THEN NULL ELSE value END"
+                query = f"{_OF_RUNS.format(number, 'latest_metrics')} ({wanted})"
+                for run, key, value in connection.execute(query, (KIND, kind)):
+                    metrics.setdefault(run, {})[key] = float("nan") if value is None else value
         except sqlite3.Error as error:
             raise UserError(f"the ledger {self.uri} cannot be read: {error}") from None
         return [

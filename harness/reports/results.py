@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from harness.config.sources import SOURCES
+from harness.metrics import METRICS
 
 OUTCOMES = (
     "epoch",
     "train_loss",
-    *(f"{split}_{metric}" for split in ("validation", "test") for metric in ("accuracy", "f1", "loss")),
+    *(metric.column(split) for split in ("validation", "test") for metric in METRICS.values()),
 )
 WEIGHT_STATISTICS = ("weight_mean", "weight_min", "weight_max", "weight_clipped", "weight_ess")
 LANGUAGE_MODEL = ("llm_calls", "llm_unparsable", "llm_tokens_in", "llm_tokens_out", "llm_cost", "llm_seconds")
@@ -65,9 +66,11 @@ class Results:
     def role(self, source: str) -> str:
         """What a source is for in the report, as the ledger recorded it (see ``harness.config.sources``)."""
         recorded = self.meta.get("sources", {}).get(source)
-        return str(recorded["role"]) if recorded else SOURCES[source].role
+        known = SOURCES.get(source)
+        return str(recorded["role"]) if recorded else known.role if known else "mixed"
 
     def title(self, source: str) -> str:
         """What the rows of a source are called."""
         recorded = self.meta.get("sources", {}).get(source)
-        return str(recorded["title"]) if recorded else SOURCES[source].title
+        known = SOURCES.get(source)
+        return str(recorded["title"]) if recorded else known.title if known else source

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
 from harness.data.batches import evaluation_batches
 from harness.data.split import IntArray
 from harness.data.tokens import Tokens
+from harness.metrics import ACCURACY, MACRO_F1, METRICS, label_accuracy, label_macro_f1
 from harness.training.classifier import forward
 from harness.training.process_group import ProcessGroup
 
@@ -39,17 +39,14 @@ def predict(
     return array
 
 
-def metrics(log_probabilities: FloatArray, labels: IntArray, prefix: str) -> dict[str, float]:
-    """Accuracy, macro F1 over all C classes (0 for a class without rows and predictions) and mean cross-entropy."""
-    loss = -log_probabilities[np.arange(len(labels)), labels].astype(np.float64).mean()
-    values = label_metrics(log_probabilities.argmax(axis=1), labels, log_probabilities.shape[1], prefix)
-    return values | {f"{prefix}_loss": float(loss)}
+def metrics(log_probs: FloatArray, labels: IntArray, prefix: str) -> dict[str, float]:
+    """All of ``harness.metrics`` for log-probabilities [n, C] and class indices [n]; keys begin with ``prefix``."""
+    return {metric.column(prefix): metric.compute(log_probs, labels) for metric in METRICS.values()}
 
 
 def label_metrics(predicted: IntArray, labels: IntArray, classes: int, prefix: str) -> dict[str, float]:
     """Accuracy and macro F1 of predicted class indices; an index outside the classes is wrong."""
-    known = list(range(classes))
     return {
-        f"{prefix}_accuracy": float(accuracy_score(labels, predicted)),
-        f"{prefix}_f1": float(f1_score(labels, predicted, labels=known, average="macro", zero_division=0)),
+        ACCURACY.column(prefix): label_accuracy(predicted, labels),
+        MACRO_F1.column(prefix): label_macro_f1(predicted, labels, classes),
     }
