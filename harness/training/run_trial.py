@@ -14,7 +14,7 @@ from harness.data.split import IntArray, Split
 from harness.data.split_files import load_split
 from harness.data.tokens import Tokens, tokenize
 from harness.errors import TrialError, UserError
-from harness.methods import AnyMethod, AnyPredictor, Assignment, Predictor, SourceInfo, make_method
+from harness.methods import AnyMethod, AnyPredictor, Predictor, SourceInfo, make_method
 from harness.methods.ce import CrossEntropy
 from harness.planning.trials import Job, Trial, TrialStage
 from harness.seeds import derive
@@ -62,28 +62,24 @@ def run(job: Job, store: Store, report: Report) -> TrialResult:
 
 
 def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, workers: ProcessGroup) -> TrialResult:
-    """The test rows classified without training."""
+    """Classifies the test rows without training."""
     phases = PhaseTimer(workers.device)
     with phases.phase("load"):
         splits = {name: load_split(digest, store) for name, digest in trial.task.digests.items()}
         examples = training_rows(trial, splits)
     task, test = trial.task, splits["test"]
-    wording = task.prompt
-    assert wording is not None, "planning gives the wording to every trial that does not train"
-    assignment = Assignment(
-        task.name, wording.description, task.labels, wording.text, wording.label, trial.seed, store.folder("answers")
-    )
+    assert task.prompt is not None, "planning adds the prompt to every trial that does not train"
     try:
-        found = method.predict(test, examples, assignment)
-    except UserError as error:  # a missing key, a server that refuses: what to do stands in the message
+        predicted = method.predict(test, examples, task.prompt, trial.seed, store.folder("answers"))
+    except UserError as error:  # a missing key, a server that refuses: the message says what to do
         raise TrialError(str(error)) from None
-    phases.seconds["classify"] = found.seconds
-    entry = {"epoch": 1.0, "step": 0.0} | label_metrics(found.labels, test.labels, len(task.labels), "test")
+    phases.seconds["classify"] = predicted.seconds
+    entry = {"epoch": 1.0, "step": 0.0} | label_metrics(predicted.labels, test.labels, len(task.labels), "test")
     report(entry)
-    runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()} | found.costs
+    runtime = {f"seconds_{name}": seconds for name, seconds in phases.seconds.items()} | predicted.costs
     runtime |= peak_memory_mb(workers.device)
-    said = np.where(found.labels[:, None] < 0, np.nan, one_hot(found.labels, len(task.labels)))
-    return TrialResult([entry], runtime, environment(workers), {"test": said.astype(np.float32)[None]})
+    log_probs = np.where(predicted.labels[:, None] < 0, np.nan, one_hot(predicted.labels, len(task.labels)))
+    return TrialResult([entry], runtime, environment(workers), {"test": log_probs.astype(np.float32)[None]})
 
 
 def one_hot(labels: IntArray, classes: int) -> FloatArray:
