@@ -18,10 +18,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         content: its new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False)
-    temporary = Path(stream.name)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    temporary = Path(name)
     try:
-        with stream:
+        with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

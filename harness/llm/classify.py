@@ -78,7 +78,8 @@ def classify(
 
     async def send_all(open_journal: Journal) -> tuple[dict[str, Answer], str | None]:
         client = Client(
-            settings.server, settings.sampling, settings.limits, open_journal, key, observer or SilentObserver(), settings.seed
+            settings.server, settings.sampling, settings.limits, open_journal, key, observer or SilentObserver(),
+            settings.seed,
         )  # fmt: skip
         async with client:
             return await client.ask(requests), client.budget.limit_reached

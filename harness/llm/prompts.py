@@ -52,10 +52,10 @@ class Prompts:
 
     def _replace(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise UserError(f"prompts: there is no such folder: {folder}. Templates to copy from: {FOLDER}")
+            raise UserError(f"prompts: {folder}: there is no such folder. Templates to copy from: {FOLDER}")
         paths = sorted(folder.glob("*.txt"))
         if not paths:
-            raise UserError(f"prompts: no template in {folder}; expected one of {', '.join(NAMES)} as NAME.txt.")
+            raise UserError(f"prompts: {folder}: no template in it; expected one of {', '.join(NAMES)} as NAME.txt.")
         for path in paths:
             if path.stem not in NAMES:
                 raise unknown("prompt", path.stem, NAMES, str(folder))

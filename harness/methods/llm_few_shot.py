@@ -37,7 +37,7 @@ class FewShotSettings(MethodSettings):
     descriptions: dict[str, str] = {}
     """Label -> what it means, for the prompt."""
     prompts: str | None = None
-    """Folder with ``system.txt`` or ``classify.txt`` in place of the built-in ones; relative to the experiment's file."""
+    """Folder with ``system.txt`` or ``classify.txt`` in place of ours, relative to the experiment's file."""
     templates: dict[str, str] = {}
     """The texts of the templates, set from ``prompts``, so that another prompt is another trial."""
     server: Server = Server()
