@@ -144,7 +144,7 @@ def estimate(settings: Generation, benchmark: Benchmark, out: Path, *, cache: Pa
     answers = read_journal(journal_path(out))[0]
     attributes = [builder.attribute(name) for name in settings.attributes]
     known = {name: _known_values(builder, name, answers) for name in settings.attributes}
-    values = {name: list_ or builder.placeholders()[name] for name, list_ in known.items()}
+    values = {name: listed or builder.placeholders()[name] for name, listed in known.items()}
     calls = [
         builder.call(label, sample, values)
         for label, quota in enumerate(builder.quotas)

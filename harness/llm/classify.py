@@ -113,7 +113,7 @@ def build_requests(settings: Classification, task: TaskPrompt, split: Split, exa
     context["examples"] = [row_json(task, examples, int(row)) for row in shots]
     system = prompts.render("system", **context)
     schema = object_schema({"label": {"type": "string", "enum": list(task.labels)}})
-    rows = (row_json(task, split, row, labelled=False) for row in range(len(split)))
+    rows = (row_json(task, split, row, labeled=False) for row in range(len(split)))
     return [Request(system, prompts.render("classify", **context, row=row), schema) for row in rows]
 
 

@@ -98,11 +98,11 @@ def task_context(task: TaskPrompt, descriptions: Mapping[str, str]) -> dict[str,
     }
 
 
-def row_json(task: TaskPrompt, split: Split, row: int, labelled: bool = True) -> str:
+def row_json(task: TaskPrompt, split: Split, row: int, labeled: bool = True) -> str:
     """A row as one line of JSON, in the form in which a model is to write it."""
     texts = (split.texts[row],) if split.pairs is None else (split.texts[row], split.pairs[row])
     record = dict(zip(task.columns, texts, strict=True))
-    if labelled:
+    if labeled:
         record[task.label] = task.labels[int(split.labels[row])]
     return json.dumps(record, ensure_ascii=False)
 
