@@ -27,7 +27,7 @@ class Server(FrozenModel):
     """Environment variable with the API key. Default: ``OPENAI_API_KEY`` for OpenAI's own server, and no key for
     any other, so that a key is never sent to a server that it does not belong to."""
     concurrency: Positive = 16
-    """Requests under way at the same time."""
+    """Maximum number of simultaneous requests."""
     requests_per_minute: Rate | None = None
     tokens_per_minute: Rate | None = None
     """Prompt and answer tokens together."""
@@ -40,7 +40,7 @@ class Server(FrozenModel):
     """Seconds before the first retry; doubled each time, at most 60, with jitter. The server's Retry-After takes
     precedence."""
     structured: Literal["auto", "schema", "json", "plain"] = "auto"
-    """How JSON is asked for; ``auto`` starts with a schema and falls back to JSON mode and plain text if the server
+    """How JSON is requested; ``auto`` starts with a schema and falls back to JSON mode and plain text if the server
     refuses."""
 
     @field_validator("base_url")

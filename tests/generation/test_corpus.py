@@ -163,7 +163,8 @@ def test_killed_and_started_again_it_pays_for_nothing_twice(serve: Serve, benchm
     (tmp_path / "benchmark.json").write_text(benchmark.model_dump_json())
     script = (
         "from pathlib import Path; from harness.config.benchmark import Benchmark; "
-        "from harness.generation.settings import Generation; from tests.generation.conftest import write; import sys; folder = Path(sys.argv[1])\n"
+        "from harness.generation.settings import Generation; "
+        "from tests.generation.conftest import write; import sys; folder = Path(sys.argv[1])\n"
         "write(Generation.model_validate_json((folder / 'settings.json').read_text()),"
         " Benchmark.model_validate_json((folder / 'benchmark.json').read_text()), folder)"
     )
