@@ -183,12 +183,19 @@ def test_light_commands_load_no_heavy_package(command):
 
 
 #: What a method may import besides the contract: one that trains nothing, but asks somebody else, needs more.
-CONTRACT = {"harness.methods.base", "harness.methods.lookahead", "harness.methods.protocols", "harness.errors"}
+CONTRACT = {
+    "harness.methods.base",
+    "harness.methods.lookahead",
+    "harness.methods.predictor",
+    "harness.methods.protocols",
+    "harness.errors",
+}
 BESIDES = {
     "harness.methods.base": {
         "harness.config.benchmark", "harness.config.experiment", "harness.config.schema", "harness.data.split",
     },
     "harness.methods.lookahead": {"harness.config.experiment"},
+    "harness.methods.predictor": {"harness.config.benchmark", "harness.data.split"},
     "harness.methods.protocols": {"harness.data.split"},
     "harness.methods.hu": {"harness.config.experiment"},
     "harness.methods.sungen": {"harness.config.experiment"},

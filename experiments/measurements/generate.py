@@ -1,4 +1,4 @@
-"""What asking many at a time gains: a corpus written with one request at a time, and with sixteen.
+"""Speed-up by concurrent requests: a corpus written with one request at a time, and with sixteen.
 
 Both write the same number of rows through ``harness.generation`` over real HTTP: a small OpenAI-compatible server in a
 process of its own answers every request after a fixed latency. Prompts, parsing, checks, journal (with fsync) and files
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,31 +24,31 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tiny import make_benchmark
 
 from harness.data.benchmarks import resolve
 from harness.generation.corpus import generate
-from harness.llm.settings import Generation
+from harness.generation.settings import Generation
+from harness.testing import make_benchmark
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.llm.server import Fake, serving  # not installed
+from tests.llm.server import Fake, good, serving  # not installed
 
 GOAL = 10.0
 
 
-def serve(latency: float, pipe: Connection) -> None:
-    """The server's process: sends its address, and what it saw once it is told to end."""
-    with serving(Fake(latency=latency)) as fake:
+def serve(latency: float, per_call: int, pipe: Connection) -> None:
+    """The server's process: sends its address, and when it is told to end, the number of requests."""
+    with serving(Fake(partial(good, rows=per_call), latency)) as fake:
         pipe.send(fake.url)
         pipe.recv()
         pipe.send((len(fake.bodies), fake.most))
 
 
 def measure(concurrency: int, rows: int, per_call: int, latency: float, folder: Path) -> dict[str, Any]:
-    """Writes one corpus; what it took."""
+    """Writes one corpus and measures it."""
     task = resolve(str(folder / "tiny.yaml"))
     ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(latency, theirs), daemon=True)
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(latency, per_call, theirs), daemon=True)
     server.start()
     with tempfile.TemporaryDirectory(dir=folder) as own:
         settings = Generation.model_validate(
@@ -96,12 +97,12 @@ def main() -> None:
         for _ in range(args.repetitions):
             for concurrency, done in runs.items():
                 done.append(measure(concurrency, args.rows, args.rows_per_call, args.latency, folder))
-    found = [median(done) for done in runs.values()]
-    ratio = found[0]["seconds"] / found[1]["seconds"]
+    medians = [median(done) for done in runs.values()]
+    ratio = medians[0]["seconds"] / medians[1]["seconds"]
     table = Table(title=f"{args.rows} rows, {args.rows_per_call} in an answer, {args.latency * 1000:.0f} ms latency")
     for column in ("at a time", "requests", "most at once", "seconds", "rows/s"):
         table.add_column(column, justify="right")
-    for line in found:
+    for line in medians:
         counts = (str(line[key]) for key in ("concurrency", "requests", "most"))
         table.add_row(*counts, f"{line['seconds']:.2f}", f"{line['rows_per_second']:.1f}")
     out.print(table)

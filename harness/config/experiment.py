@@ -6,13 +6,12 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from harness.config.benchmark import Benchmark, anchor_files
-from harness.config.schema import FrozenModel, Positive, explain, parse, read_yaml
+from harness.config.schema import FrozenModel, Positive, apply_overrides, explain, parse, read_yaml, set_key
 from harness.config.sources import SOURCES, SPLITS, STAGES
-from harness.errors import UserError, unknown
+from harness.errors import unknown
 
 DEFAULT_LENGTHS = {"real_small": {"steps": 80}}
 
@@ -225,7 +224,7 @@ class Experiment(FrozenModel):
         for values in product(*self.sweep.values()):
             raw = self.model_dump(exclude={"sweep"})
             for key, value in zip(self.sweep, values, strict=True):
-                _put(raw, key.split("."), value, key)
+                set_key(raw, key, value, f"sweep.{key}")
             label = ", ".join(
                 f"{key.rpartition('.')[2]}={value}" for key, value in zip(self.sweep, values, strict=True)
             )
@@ -239,14 +238,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
     Files that the experiment names relatively are relative to its own folder.
     """
     raw = read_yaml(path, _anchor_paths)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set {override!r}: expected key=value, e.g. training.epochs=3")
-        try:
-            _put(raw, key.strip().split("."), yaml.safe_load(value), override)
-        except yaml.YAMLError:
-            raise UserError(f"--set {override!r}: {value!r} cannot be read as a YAML value") from None
+    apply_overrides(raw, overrides)
     raw.setdefault("name", path.stem)
     return parse(Experiment, _anchor_paths(raw, path.parent), str(path))
 
@@ -281,11 +273,3 @@ def _anchor(entry: Any, folder: Path) -> Any:
     if isinstance(entry, str) and entry.endswith((".yaml", ".yml")):
         return str((folder / entry).resolve())
     return entry
-
-
-def _put(raw: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
-    for key in keys[:-1]:
-        raw = raw.setdefault(key, {})
-        if not isinstance(raw, dict):
-            raise UserError(f"--set {override!r}: {key!r} is not a group of settings")
-    raw[keys[-1]] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -71,6 +71,40 @@ def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] 
         included.pop("name", None)
         merged = _merge(merged, included)
     return _merge(merged, anchor(raw, path.parent) if anchor else raw)
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Sets the ``KEY=VALUE`` pairs of the option ``--set`` in a file's mapping, in place.
+
+    Args:
+        raw: the mapping.
+        overrides: dotted keys and YAML values, e.g. ``training.epochs=3``.
+
+    Raises:
+        UserError: a pair has no key or no ``=``, its value is not valid YAML, or its key is inside a value.
+    """
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {override!r}: expected key=value, e.g. training.epochs=3")
+        try:
+            set_key(raw, key.strip(), yaml.safe_load(value), f"--set {override!r}")
+        except yaml.YAMLError:
+            raise UserError(f"--set {override!r}: {value!r} cannot be read as a YAML value") from None
+
+
+def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Sets a dotted key of a mapping in place; groups on the way are created.
+
+    Raises:
+        UserError: a part of the key is not a mapping. The message begins with ``where``.
+    """
+    *groups, last = key.split(".")
+    for group in groups:
+        raw = raw.setdefault(group, {})
+        if not isinstance(raw, dict):
+            raise UserError(f"{where}: {group!r} is not a group of settings")
+    raw[last] = value
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

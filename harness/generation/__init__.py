@@ -1,1 +1,1 @@
-"""Corpora written by a language model, and few-shot classification, through any OpenAI-compatible server."""
+"""Writing a corpus of labeled rows with a language model."""

@@ -1,4 +1,4 @@
-"""From answers to rows: parsed, validated, and every rejection counted by its reason."""
+"""Parses answers into rows, validates them, and counts rejections by reason."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.config.benchmark import Benchmark
+from harness.config.benchmark import TaskPrompt
 from harness.data.near_duplicates import groups, matches
 from harness.data.split import Split
 from harness.llm.answers import json_in
 from harness.llm.journal import Answer
-from harness.llm.tasks import columns
 
 MALFORMED, CUT, REFUSED = "malformed JSON", "cut off at max_tokens", "refused by the model"
 WRONG_LABEL, EMPTY, WRONG_PAIR, BROKEN = "wrong label", "empty text", "wrong pair form", "broken characters"
@@ -26,7 +25,7 @@ _BROKEN = re.compile(r"[\ud800-\udfff\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class Row:
-    """A row that a model wrote: its one or two texts, class index and attributes."""
+    """A generated row: one or two texts, class index and attributes."""
 
     texts: tuple[str, ...]
     label: int
@@ -34,35 +33,35 @@ class Row:
 
     @property
     def joined(self) -> str:
-        """One text: a pair counts as its two texts in one."""
+        """The texts as one text."""
         return " ".join(self.texts)
 
 
 def parse(
-    answer: Answer, benchmark: Benchmark, label: int, attributes: Mapping[str, str]
+    answer: Answer, task: TaskPrompt, label: int, attributes: Mapping[str, str]
 ) -> tuple[list[Row], Counter[str]]:
-    """The good rows of an answer, and how many were rejected for which reason.
+    """The valid rows of an answer, and the number of rejected rows by reason.
 
-    An answer that is no JSON counts as one rejection.
+    An answer without JSON counts as one rejection.
 
     Args:
-        answer: to the request for rows.
-        benchmark: names columns and labels.
-        label: the class index that was asked for.
-        attributes: of all rows of the answer.
+        answer: the answer to a request for rows.
+        task: names of columns and labels.
+        label: the requested class index.
+        attributes: the attributes of all rows of the answer.
     """
     rejects: Counter[str] = Counter()
     try:
-        found = json_in(answer.text)
+        content = json_in(answer.text)
     except ValueError:
         reason = {"length": CUT, "refusal": REFUSED, "content_filter": REFUSED}.get(answer.finish, MALFORMED)
         return [], Counter({reason: 1})
-    entries = found.get("rows") if isinstance(found, dict) else found
+    entries = content.get("rows") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         return [], Counter({MALFORMED: 1})
     rows = []
     for entry in entries:
-        texts = _texts(entry, benchmark, label)
+        texts = _texts(entry, task, label)
         if isinstance(texts, str):
             rejects[texts] += 1
         else:
@@ -70,31 +69,31 @@ def parse(
     return rows, rejects
 
 
-def _texts(entry: Any, benchmark: Benchmark, label: int) -> tuple[str, ...] | str:
-    """The texts of one entry, or the reason against it."""
+def _texts(entry: Any, task: TaskPrompt, label: int) -> tuple[str, ...] | str:
+    """The texts of an entry, or the reason to reject it."""
     if not isinstance(entry, dict):
         return MALFORMED
-    said = str(entry.get(benchmark.label, "")).strip().casefold()
-    if said != benchmark.labels[label].casefold():
+    label_name = str(entry.get(task.label, "")).strip().casefold()
+    if label_name != task.labels[label].casefold():
         return WRONG_LABEL
-    names = columns(benchmark)
-    values = [entry.get(name) for name in names]
-    if len(names) == 2 and not all(isinstance(value, str) for value in values):
+    values = [entry.get(name) for name in task.columns]
+    pair = len(values) == 2
+    if pair and not all(isinstance(value, str) for value in values):
         return WRONG_PAIR
     texts = tuple(" ".join(value.split()) if isinstance(value, str) else "" for value in values)
     if not all(texts):
         return EMPTY
     if any(map(_BROKEN.search, texts)):
         return BROKEN
-    return WRONG_PAIR if len(names) == 2 and texts[0] == texts[1] else texts
+    return WRONG_PAIR if pair and texts[0] == texts[1] else texts
 
 
 class RowFilter:
-    """Keeps rows that are neither near-duplicates of kept ones nor of real ones, up to a quota for each label.
+    """Keeps rows that are near-duplicates neither of kept rows nor of real rows, up to a quota for each label.
 
     Args:
-        quotas: rows wanted of each class.
-        real: the real splits; where a row overlaps several, the first counts.
+        quotas: number of rows of each class.
+        real: the real splits; an overlap with several is counted for the first.
         threshold: Jaccard similarity of word bigrams from which two texts are near-duplicates.
     """
 
@@ -103,27 +102,27 @@ class RowFilter:
         self.rejects: Counter[str] = Counter()
         self.surplus = 0
         self._quotas, self._threshold = quotas, threshold
-        self._real = {name: [" ".join(pair) for pair in _pairs(split)] for name, split in real.items()}
+        self._real = {name: [" ".join(pair) for pair in _text_tuples(split)] for name, split in real.items()}
 
     @property
     def missing(self) -> list[int]:
-        """Rows still wanted of each class."""
+        """Number of rows still missing of each class."""
         counts = Counter(row.label for row in self.kept)
         return [quota - counts[label] for label, quota in enumerate(self._quotas)]
 
     def add(self, rows: Sequence[Row], rejects: Counter[str]) -> None:
-        """Takes what is good of new rows, in their order; ``rejects`` were rejected before."""
+        """Filters new rows in their order; ``rejects`` counts entries that were rejected while parsing."""
         self.rejects += rejects
-        fresh = self._without_real(rows)
-        if not fresh:
+        candidates = self._without_real(rows)
+        if not candidates:
             return
-        texts = [row.joined for row in fresh]
-        known = matches(texts, [row.joined for row in self.kept], self._threshold) if self.kept else None
+        texts = [row.joined for row in candidates]
+        near_kept = matches(texts, [row.joined for row in self.kept], self._threshold) if self.kept else None
         group = groups(texts, self._threshold)
         seen: set[int] = set()
         missing = self.missing
-        for i, row in enumerate(fresh):
-            if (known is not None and known[i]) or int(group[i]) in seen:
+        for i, row in enumerate(candidates):
+            if (near_kept is not None and near_kept[i]) or int(group[i]) in seen:
                 self.rejects[DUPLICATE] += 1
                 continue
             seen.add(int(group[i]))
@@ -134,16 +133,16 @@ class RowFilter:
             self.kept.append(row)
 
     def _without_real(self, rows: Sequence[Row]) -> list[Row]:
-        left = list(rows)
+        remaining = list(rows)
         for name, texts in self._real.items():
-            if left:
-                near = matches([row.joined for row in left], texts, self._threshold)
+            if remaining:
+                near = matches([row.joined for row in remaining], texts, self._threshold)
                 self.rejects[OVERLAP.format(name)] += int(near.sum())
-                left = [left[i] for i in np.flatnonzero(~near)]
-        return left
+                remaining = [remaining[i] for i in np.flatnonzero(~near)]
+        return remaining
 
 
-def _pairs(split: Split) -> list[tuple[str, ...]]:
+def _text_tuples(split: Split) -> list[tuple[str, ...]]:
     return (
         [(text,) for text in split.texts] if split.pairs is None else list(zip(split.texts, split.pairs, strict=True))
     )

@@ -1,1 +1,1 @@
-"""Requests to an OpenAI-compatible language model: each is sent once, answers are kept."""
+"""Requests to language models behind an OpenAI-compatible API: prompts, client, journal of answers, limits."""

@@ -1,4 +1,4 @@
-"""What is in the text of an answer."""
+"""Parsing of a model's answer: the JSON in it, without the reasoning before it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import json
 import re
 from typing import Any
 
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
-def without_thoughts(text: str) -> str:
-    """An answer without what a reasoning model thought aloud before it."""
-    return _THOUGHT.sub("", text)
+def without_reasoning(text: str) -> str:
+    """Removes the ``<think>`` blocks that reasoning models put before their answer."""
+    return _REASONING.sub("", text)
 
 
 def json_in(text: str) -> Any:
-    """The JSON object or array in an answer, whatever stands around it: fences, remarks, thoughts.
+    """The first JSON object or array in an answer; code fences, remarks and reasoning around it are ignored.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the answer contains no JSON.
     """
-    text = without_thoughts(text)
+    text = without_reasoning(text)
     decoder = json.JSONDecoder()
-    for found in re.finditer(r"[{\[]", text):
+    for bracket in re.finditer(r"[{\[]", text):
         try:
-            return decoder.raw_decode(text, found.start())[0]
+            return decoder.raw_decode(text, bracket.start())[0]
         except (ValueError, RecursionError):
             continue
-    raise ValueError("no JSON in it")
+    raise ValueError("the answer contains no JSON")

@@ -1,4 +1,4 @@
-"""Every answer of a language model, written down as it comes: killed at any moment, nothing is paid for twice."""
+"""A journal of all answers: a run that was killed continues from it, and no answer is paid for twice."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from harness.errors import UserError
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered to one request.
+    """The answer to one request.
 
     Attributes:
         key: the request's identity: hash of prompt, model, parameters and sample index.
-        text: the answer as it came, the API key scrubbed.
-        finish: why it ended: ``stop``, ``length``, ``content_filter``, ``refusal``.
+        text: the answer, with the API key removed.
+        finish: the finish reason: ``stop``, ``length``, ``content_filter``, ``refusal``.
         tokens_in: tokens of the prompt.
         tokens_out: tokens of the answer.
-        estimated: the server gave no usage, and the tokens are our estimate.
-        model: the model's name as the server gave it.
-        form: how JSON was asked for: ``schema``, ``json`` or ``plain``.
-        seconds: from sending to the last byte, the last attempt alone.
+        estimated: the token counts are estimates, because the server reported no usage.
+        model: the model's name as the server reported it.
+        form: the form in which JSON was requested: ``schema``, ``json`` or ``plain``.
+        seconds: duration of the last attempt, up to the last byte.
     """
 
     key: str
@@ -45,36 +45,36 @@ class Answer:
 
 @dataclass(frozen=True)
 class Usage:
-    """Calls and tokens, summed."""
+    """Total calls, tokens and seconds of some answers."""
 
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     estimated_calls: int = 0
     seconds: float = 0.0
-    """Inside the calls, one after the other."""
+    """Sum over the calls, as if they had run one after the other."""
 
     @classmethod
     def of(cls, answers: Iterable[Answer]) -> Usage:
-        """The usage of these answers."""
-        found = list(answers)
+        """The total usage of some answers."""
+        items = list(answers)
         return cls(
-            len(found),
-            sum(answer.tokens_in for answer in found),
-            sum(answer.tokens_out for answer in found),
-            sum(answer.estimated for answer in found),
-            sum(answer.seconds for answer in found),
+            len(items),
+            sum(answer.tokens_in for answer in items),
+            sum(answer.tokens_out for answer in items),
+            sum(answer.estimated for answer in items),
+            sum(answer.seconds for answer in items),
         )
 
 
 class Journal:
     """Answers by key, in a JSON-lines file that only grows. A context manager; one process at a time.
 
-    An answer counts once it is on the disk (fsync). Answers that come while the disk is busy go down together.
+    An answer counts once it is on the disk (fsync). Answers that arrive during a write are written together.
 
     Args:
         path: the file.
-        patience: seconds to wait for another process that writes to it; negative for ever.
+        patience: seconds to wait for another process that writes to the file; negative: no limit.
 
     Raises:
         UserError: another process writes to the file, or a line before the last is damaged.
@@ -84,23 +84,23 @@ class Journal:
         self.path = path
         self._patience = patience
         self.answers: dict[str, Answer] = {}
-        self._waiting: list[bytes] = []
-        self._turn = asyncio.Lock()
+        self._pending: list[bytes] = []
+        self._write_lock = asyncio.Lock()
         self._file: BinaryIO | None = None
-        self._lock = FileLock(f"{path}.lock")
+        self._file_lock = FileLock(f"{path}.lock")
 
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=self._patience)
+            self._file_lock.acquire(timeout=self._patience)
         except Timeout:
-            raise UserError(f"{self.path}: another run is writing to this journal; wait for it, or end it.") from None
+            raise UserError(f"{self.path}: another run is writing to this journal; wait for it, or stop it.") from None
         try:
-            self.answers, whole = read_journal(self.path)
+            self.answers, end = read_journal(self.path)
             self._file = self.path.open("ab")
-            self._file.truncate(whole)
+            self._file.truncate(end)
         except BaseException:
-            self._lock.release()
+            self._file_lock.release()
             raise
         return self
 
@@ -110,15 +110,17 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._lock.release()
+        self._file_lock.release()
 
     async def add(self, answer: Answer) -> None:
         """Returns once the answer is on the disk."""
-        line = json.dumps(asdict(answer), sort_keys=True).encode() + b"\n"  # ASCII: no character can break a line
-        self._waiting.append(line)
-        async with self._turn:
-            if self._waiting:  # else the one before us wrote our line as well
-                lines, self._waiting = self._waiting, []
+        line = (
+            json.dumps(asdict(answer), sort_keys=True).encode() + b"\n"
+        )  # ASCII: no character is read as a line break
+        self._pending.append(line)
+        async with self._write_lock:
+            if self._pending:  # otherwise the previous writer has written this line, too
+                lines, self._pending = self._pending, []
                 await asyncio.to_thread(self._write, b"".join(lines))
         self.answers[answer.key] = answer
 
@@ -131,25 +133,25 @@ class Journal:
 
 
 def read_journal(path: Path) -> tuple[dict[str, Answer], int]:
-    """The answers of a journal, and after how many bytes its last whole line ends.
+    """Reads the answers of a journal, and the length in bytes up to the end of its last complete line.
 
-    A last line without an end, which a kill leaves behind, is dropped.
+    An incomplete last line, which a killed process leaves behind, is dropped.
 
     Raises:
         UserError: another line is damaged.
     """
     raw = path.read_bytes() if path.exists() else b""
-    whole = raw.rfind(b"\n") + 1
+    end = raw.rfind(b"\n") + 1
     answers: dict[str, Answer] = {}
-    for number, line in enumerate(raw[:whole].splitlines(), start=1):
+    for number, line in enumerate(raw[:end].splitlines(), start=1):
         answer = _parse(line)
         if answer is None:
             raise UserError(
-                f"{path}, line {number}: not an answer that harness wrote. Delete the line, and its request is sent "
-                "again; or name another output file."
+                f"{path}, line {number}: not an answer that harness wrote. Delete the line, so that its request is "
+                "sent again, or choose another output file."
             )
         answers[answer.key] = answer
-    return answers, whole
+    return answers, end
 
 
 def _parse(line: bytes) -> Answer | None:
@@ -157,5 +159,5 @@ def _parse(line: bytes) -> Answer | None:
         record: Any = json.loads(line)
     except ValueError:
         return None
-    wanted = {field.name for field in fields(Answer)}
-    return Answer(**record) if isinstance(record, dict) and set(record) == wanted else None
+    names = {field.name for field in fields(Answer)}
+    return Answer(**record) if isinstance(record, dict) and set(record) == names else None

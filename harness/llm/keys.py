@@ -1,4 +1,4 @@
-"""The API key: read from the environment, shown nowhere."""
+"""The API key: read from the environment, never shown or written."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SHORTEST = 8  # shorter "keys" are placeholders like EMPTY, and ordinary words
 
 
 class Key:
-    """A key that hides itself: printing, formatting and pickling do not give it away.
+    """An API key that printing, formatting and pickling do not reveal.
 
     Args:
-        value: the key, or None where the server needs none.
+        value: the key, or None if the server needs none.
     """
 
     __slots__ = ("_value",)
@@ -24,25 +24,25 @@ class Key:
         self._value = value
 
     def reveal(self) -> str:
-        """The key, for the client alone. A server without keys gets a placeholder, which the client demands."""
+        """The key, for the client only; a placeholder if there is none, because the client requires a value."""
         return self._value or "none"
 
     def scrub(self, text: str) -> str:
-        """``text`` with the key replaced: servers repeat it in error messages."""
+        """Removes the key from a text: some servers repeat it in error messages."""
         return text.replace(self._value, HIDDEN) if self._value and len(self._value) >= _SHORTEST else text
 
     def __repr__(self) -> str:
         return f"Key({HIDDEN})"
 
     def __reduce__(self) -> str:
-        raise TypeError("a key is not pickled")
+        raise TypeError("an API key must not be pickled")
 
 
 def read_key(server: Server, environ: Mapping[str, str]) -> Key:
-    """The key of a server.
+    """Reads the key of a server from the environment.
 
     Raises:
-        UserError: the variable that should hold it is not set or empty.
+        UserError: the server's variable is not set or empty.
     """
     variable = server.key_variable
     if variable is None:
@@ -50,7 +50,8 @@ def read_key(server: Server, environ: Mapping[str, str]) -> Key:
     value = environ.get(variable, "").strip()
     if not value:
         raise UserError(
-            f"the environment variable {variable}, which should hold the API key for {server.base_url}, is not set. "
-            f"Set it (export {variable}=...), or name another by --key-env; a local server is chosen by --base-url."
+            f"the environment variable {variable}, which should contain the API key for {server.base_url}, is not "
+            f"set. Set it (export {variable}=...), or name another in server.key_env. "
+            "For a local server, set server.base_url."
         )
     return Key(value)

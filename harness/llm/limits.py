@@ -1,4 +1,4 @@
-"""How fast and how much: requests and tokens a minute, money and tokens in all."""
+"""Limits on requests and tokens per minute, and on total cost and tokens."""
 
 from __future__ import annotations
 
@@ -12,80 +12,82 @@ MILLION = 1_000_000
 
 
 def cost(limits: Limits, tokens_in: float, tokens_out: float) -> float | None:
-    """Money for these tokens, or None without prices."""
+    """Cost of prompt and answer tokens, or None without prices."""
     if limits.price_in is None or limits.price_out is None:
         return None
     return (tokens_in * limits.price_in + tokens_out * limits.price_out) / MILLION
 
 
 class RateLimiter:
-    """At most so much a minute, evenly spaced: never a burst for the server to refuse.
+    """Limits an amount per minute, evenly spaced, without bursts.
 
     Args:
-        per_minute: the limit, or None for none.
+        per_minute: the limit, or None for no limit.
     """
 
     def __init__(self, per_minute: float | None) -> None:
-        self._seconds_each = 60.0 / per_minute if per_minute else 0.0
+        self._seconds_per_unit = 60.0 / per_minute if per_minute else 0.0
         self._next = 0.0
 
     async def wait(self, amount: float) -> None:
-        """Returns when ``amount`` more may be used."""
+        """Waits until ``amount`` more may be used."""
         now = time.monotonic()
         start = max(now, self._next)
-        self._next = start + amount * self._seconds_each
+        self._next = start + amount * self._seconds_per_unit
         if start > now:
             await asyncio.sleep(start - now)
 
-    def correct(self, more: float) -> None:
-        """So much more than foreseen was used (less, where negative)."""
-        self._next += more * self._seconds_each
+    def correct(self, difference: float) -> None:
+        """Accounts for the difference between the amount used and the amount that was waited for."""
+        self._next += difference * self._seconds_per_unit
 
 
 class Budget:
-    """What has been used, and whether one more request fits into what may be.
+    """Tokens and money used so far, and whether another request fits into the limits.
 
-    A request under way is counted at its worst case (its prompt and the longest answer allowed), so the limits hold
-    whatever the answers turn out to be. A request that does not fit waits for those under way: they mostly turn out
-    smaller.
+    A request in progress is counted at its worst case (its prompt and the longest answer allowed), so the limits are
+    never exceeded. A request that does not fit waits for those in progress, which mostly use less.
 
     Args:
         limits: prices and limits.
-        before: what earlier runs used.
+        before: usage of earlier runs.
+
+    Attributes:
+        limit_reached: the limit that the first refused request would have exceeded, or None.
     """
 
     def __init__(self, limits: Limits, before: Usage) -> None:
         self._limits = limits
         self.tokens_in, self.tokens_out = before.tokens_in, before.tokens_out
-        self._worst_in = self._worst_out = self._under_way = 0
+        self._worst_in = self._worst_out = self._in_progress = 0
         self._change = asyncio.Condition()
-        self.reached: str | None = None
+        self.limit_reached: str | None = None
 
     @property
     def cost(self) -> float | None:
-        """Money so far, or None without prices."""
+        """Cost so far, or None without prices."""
         return cost(self._limits, self.tokens_in, self.tokens_out)
 
     async def reserve(self, tokens_in: int, tokens_out: int) -> bool:
-        """Whether a request of this worst case may be sent. After the first that may not, none may."""
+        """Reserves the worst case of a request; False if it exceeds a limit, then and for all later requests."""
         async with self._change:
-            while self.reached is None and (limit := self._exceeded(tokens_in, tokens_out)):
-                if not self._under_way:
-                    self.reached = limit
+            while self.limit_reached is None and (limit := self._exceeded(tokens_in, tokens_out)):
+                if not self._in_progress:
+                    self.limit_reached = limit
                     self._change.notify_all()
                 else:
                     await self._change.wait()
-            if self.reached is not None:
+            if self.limit_reached is not None:
                 return False
-            self._under_way += 1
+            self._in_progress += 1
             self._worst_in += tokens_in
             self._worst_out += tokens_out
             return True
 
     async def settle(self, tokens_in: int, tokens_out: int, used: tuple[int, int]) -> None:
-        """A reserved request ended, and used these prompt and answer tokens."""
+        """Replaces the reservation of a finished request by the prompt and answer tokens that it used."""
         async with self._change:
-            self._under_way -= 1
+            self._in_progress -= 1
             self._worst_in -= tokens_in
             self._worst_out -= tokens_out
             self.tokens_in += used[0]
@@ -93,12 +95,12 @@ class Budget:
             self._change.notify_all()
 
     def _exceeded(self, tokens_in: int, tokens_out: int) -> str | None:
-        all_in = self.tokens_in + self._worst_in + tokens_in
-        all_out = self.tokens_out + self._worst_out + tokens_out
-        budget, most = self._limits.budget, self._limits.max_tokens_total
-        money = cost(self._limits, all_in, all_out)
-        if budget is not None and money is not None and money > budget:
+        total_in = self.tokens_in + self._worst_in + tokens_in
+        total_out = self.tokens_out + self._worst_out + tokens_out
+        budget, max_tokens = self._limits.budget, self._limits.max_tokens_total
+        total_cost = cost(self._limits, total_in, total_out)
+        if budget is not None and total_cost is not None and total_cost > budget:
             return f"the budget of {budget:g}"
-        if most is not None and all_in + all_out > most:
-            return f"the limit of {most} tokens"
+        if max_tokens is not None and total_in + total_out > max_tokens:
+            return f"the limit of {max_tokens} tokens"
         return None

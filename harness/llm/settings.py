@@ -1,4 +1,4 @@
-"""What to generate or classify, with which model, where, and at what cost."""
+"""Settings of requests to a language model: the server, the model, the limits, and few-shot classification."""
 
 from __future__ import annotations
 
@@ -19,50 +19,54 @@ Shots = Annotated[int, Field(ge=0, le=MOST_SHOTS)]
 
 
 class Server(FrozenModel):
-    """An OpenAI-compatible server, and how hard it may be used."""
+    """An OpenAI-compatible server, and the load that it may get."""
 
     base_url: str = OPENAI
     """Usually ends in ``/v1``, e.g. ``http://127.0.0.1:8000/v1``."""
     key_env: str | None = None
     """Environment variable with the API key. Default: ``OPENAI_API_KEY`` for OpenAI's own server, and no key for
-    any other, so that a key never travels to a server that it was not meant for."""
+    any other, so that a key is never sent to a server that it does not belong to."""
     concurrency: Positive = 16
-    """Requests under way at the same time."""
+    """Maximum number of simultaneous requests."""
     requests_per_minute: Rate | None = None
     tokens_per_minute: Rate | None = None
     """Prompt and answer tokens together."""
     timeout: Rate = 120.0
     """Seconds for one request, from sending it to the last byte of its answer."""
     retries: Annotated[int, Field(ge=0)] = 6
-    """How often a request is sent again after a passing trouble: 408, 409, 429, 5xx, timeouts, dropped connections."""
+    """How often a request is sent again after a temporary failure: 408, 409, 429, 5xx, timeouts, dropped
+    connections."""
     backoff: Annotated[float, Field(ge=0.0, le=60.0)] = 1.0
-    """Seconds before the first retry; doubled each time, at most 60, with jitter. The server's Retry-After goes
-    before it."""
+    """Seconds before the first retry; doubled each time, at most 60, with jitter. The server's Retry-After takes
+    precedence."""
     structured: Literal["auto", "schema", "json", "plain"] = "auto"
-    """How JSON is asked for; ``auto`` begins with a schema and steps down where the server refuses that."""
+    """How JSON is requested; ``auto`` starts with a schema and falls back to JSON mode and plain text if the server
+    refuses."""
 
     @field_validator("base_url")
     @classmethod
-    def _plain_url(cls, url: str) -> str:
-        # no message repeats the URL: it may hold a password
+    def _valid_url(cls, url: str) -> str:
+        # no message repeats the URL: it may contain a password
         try:
             parts = urlsplit(url)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+            valid = (
+                parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+            )
         except ValueError:
-            good = False
-        if not good:
+            valid = False
+        if not valid:
             raise ValueError("expected an http or https address, e.g. http://127.0.0.1:8000/v1")
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise ValueError(
-                "credentials, a query or a fragment do not belong in the address: it is written into the card. "
-                "Put the key into an environment variable and name that by --key-env"
+                "the address must not contain credentials, a query or a fragment: it is recorded with the results. "
+                "Put the key into an environment variable and name the variable in server.key_env"
             )
         return url.rstrip("/")
 
     @field_validator("key_env")
     @classmethod
-    def _name_of_variable(cls, name: str | None) -> str | None:
-        # what stands here by mistake may be the key itself, so it is not repeated
+    def _variable_name(cls, name: str | None) -> str | None:
+        # the value may be the key itself, given by mistake, so no message repeats it
         if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
             raise ValueError(
                 "expected the name of an environment variable in capitals, e.g. MY_SERVER_KEY, not the key itself"
@@ -85,14 +89,14 @@ class Sampling(FrozenModel):
 
     model: str = Field(min_length=1)
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = 1.0
-    """None leaves it to the server; some models refuse any value."""
+    """None: the server's default; some models accept no other."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     max_tokens: Positive = 2000
     """Of one answer."""
 
 
 class Limits(FrozenModel):
-    """Prices per million tokens, and where to stop."""
+    """Prices per million tokens, and limits on cost and tokens."""
 
     price_in: Price | None = None
     """Of a million prompt tokens, in any currency."""
@@ -112,45 +116,6 @@ class Limits(FrozenModel):
         return self
 
 
-class Generation(FrozenModel):
-    """A corpus to be written."""
-
-    sampling: Sampling
-    server: Server = Server()
-    limits: Limits = Limits()
-    n: Positive
-    """Rows wanted, over all labels."""
-    balance: Literal["uniform", "real_small"] = "uniform"
-    """Rows of each label: the same number, or the shares of the split ``real_small``."""
-    rows_per_call: Annotated[int, Field(ge=1, le=50)] = 5
-    shots: Shots = 4
-    """Real rows shown as examples, drawn anew for each call; 0 for none (zero-shot)."""
-    shots_from: Literal["real_small", "real_large"] = "real_small"
-    attributes: tuple[str, ...] = ("topic", "style")
-    """The model first lists values of these; each call then draws one of each. Empty: rows without this step."""
-    values: Annotated[int, Field(ge=2, le=100)] = 12
-    """How many values of an attribute to ask for."""
-    descriptions: dict[str, str] = {}
-    """Label -> what it means, for the prompts. Worth writing where a label's name does not say it."""
-    seed: int = 0
-    max_rounds: Positive = 5
-    """Labels that are short of rows after a round are asked for again, in at most so many rounds."""
-    prompts: str | None = None
-    """Folder with templates that replace ours of the same name."""
-    license: str = "not stated; the terms of the model and of its provider apply"
-    """What the card says about using the rows."""
-
-    @field_validator("attributes")
-    @classmethod
-    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise ValueError(f"an attribute is a lower-case word like topic, found {name!r}")
-        if len(set(names)) != len(names):
-            raise ValueError(f"attributes must be distinct, found {list(names)}")
-        return names
-
-
 class Classification(FrozenModel):
     """How a language model classifies rows from a few examples."""
 
@@ -158,11 +123,11 @@ class Classification(FrozenModel):
     server: Server = Server()
     limits: Limits = Limits()
     shots: Shots = 4
-    """Examples shown, the same for every row, labels as even as possible."""
+    """Examples shown, the same for every row, balanced over the labels as far as possible."""
     descriptions: dict[str, str] = {}
     """Label -> what it means, for the prompt."""
     seed: int = 0
     prompts: str | None = None
-    """Folder with templates that replace ours of the same name."""
+    """Folder with templates that replace the built-in ones of the same name."""
     templates: dict[str, str] = {}
-    """Name -> text of a template that replaces ours, or the folder's."""
+    """Name -> text of a template that replaces the built-in one, or the folder's."""

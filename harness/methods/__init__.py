@@ -3,14 +3,12 @@
 from harness.config.experiment import MethodChoice
 from harness.methods.base import (
     AnyMethod,
-    AnyPredictor,
-    Assignment,
     Method,
     MethodSettings,
     MicroBatch,
-    Predictor,
     SourceInfo,
 )
+from harness.methods.predictor import AnyPredictor, Classified, Predictor
 from harness.registry import Registry
 
 methods: Registry[AnyMethod] = Registry("method", Method, "harness.methods", "harness.methods")  # type: ignore[type-abstract]
@@ -25,7 +23,7 @@ def make_method(choice: MethodChoice) -> AnyMethod:
 __all__ = [
     "AnyMethod",
     "AnyPredictor",
-    "Assignment",
+    "Classified",
     "Method",
     "MethodSettings",
     "MicroBatch",

@@ -9,17 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.config.benchmark import Columns
 from harness.config.experiment import Training
 from harness.config.schema import FrozenModel
-from harness.data.split import Split
 from harness.errors import TrialError, UserError
 
 if TYPE_CHECKING:  # listing and planning load no torch
@@ -116,7 +113,7 @@ class Method(ABC, Generic[Settings]):
         hidden_settings: settings that are not part of its name in tables.
         weighs_real_rows: False: in a stage that mixes real rows with others, real rows keep weight 1 and the method
             sees only the others. True: it sees and weighs all rows, and ``MicroBatch.real`` says which are real.
-        trains: True if an encoder is fine-tuned with it; False for a ``Predictor``.
+        trains: True if an encoder is fine-tuned with it; False for a ``harness.methods.predictor.Predictor``.
     """
 
     name: ClassVar[str]
@@ -195,61 +192,8 @@ class Method(ABC, Generic[Settings]):
         return weights if self.settings.clip is None else weights.clamp(max=self.settings.clip)
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """What a predictor is asked to do.
-
-    Attributes:
-        name: of the benchmark.
-        description: of the task, for a prompt.
-        labels: label names, in the order of the class indices.
-        text: the name of the text column, or of the two columns of a pair.
-        label: the name of the label column.
-        seed: the trial's.
-        scratch: a folder that outlives the trial, for what should not be computed or paid for twice.
-    """
-
-    name: str
-    description: str
-    labels: tuple[str, ...]
-    text: Columns
-    label: str
-    seed: int
-    scratch: Path
-
-
-@dataclass(frozen=True)
-class Classified:
-    """What a predictor says.
-
-    Attributes:
-        labels: class indices, int64 [n]; -1 where it gave none, which counts as wrong.
-        seconds: what it took, as of a run that nothing interrupts and that finds no answer ready.
-        costs: figures for the runtime account; names begin with ``llm_``.
-    """
-
-    labels: npt.NDArray[np.int64]
-    seconds: float
-    costs: dict[str, float]
-
-
-class Predictor(Method[Settings]):
-    """A method that classifies without training: a row of the comparison like any other."""
-
-    trains = False
-
-    def weights(self, step: MicroBatch) -> Tensor:
-        """Never asked for."""
-        raise TrialError(f"{self.name!r} predicts without training: it has no weights")
-
-    @abstractmethod
-    def predict(self, rows: Split, examples: Split, assignment: Assignment) -> Classified:
-        """The labels of ``rows``, whose own it must not look at; ``examples`` are the trial's source."""
-
-
 #: A method whatever its settings.
 AnyMethod: TypeAlias = Method[Any]
-AnyPredictor: TypeAlias = Predictor[Any]
 
 
 def ratio(log_numerator: Tensor, log_denominator: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from harness.data.split import IntArray, Split
 from harness.data.split_files import load_split
 from harness.data.tokens import Tokens, tokenize
 from harness.errors import TrialError, UserError
-from harness.methods import AnyMethod, AnyPredictor, Assignment, Predictor, SourceInfo, make_method
+from harness.methods import AnyMethod, AnyPredictor, Predictor, SourceInfo, make_method
 from harness.methods.ce import CrossEntropy
 from harness.phases import Phase
 from harness.planning.trials import Job, Trial, TrialStage
@@ -74,11 +74,8 @@ def _predict(trial: Trial, method: AnyPredictor, store: Store, report: Report, g
     task, test = trial.task, splits["test"]
     prompt = task.prompt
     assert prompt is not None, "planning gives a prompt to every trial that does not train"
-    assignment = Assignment(
-        task.name, prompt.description, task.labels, prompt.text, prompt.label, trial.seed, store.folder("answers")
-    )
     try:
-        classified = method.predict(test, examples, assignment)
+        classified = method.predict(test, examples, prompt, trial.seed, store.folder("answers"))
     except UserError as error:  # a missing key or a server that refuses; the message says what to do
         raise TrialError(str(error)) from None
     timer.seconds[Phase.CLASSIFY] = classified.seconds

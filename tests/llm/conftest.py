@@ -1,4 +1,4 @@
-"""Two small benchmarks, a server that misbehaves on order, and settings that point to it."""
+"""Two small benchmarks, a fake server, and settings that point to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from harness.config.benchmark import Benchmark
 from harness.generation.corpus import Corpus, generate
-from harness.llm.settings import Generation
+from harness.generation.settings import Generation
 from tests.llm.server import Fake, Reply, good, sentence, serving
 
 pytest.importorskip("openai")
@@ -22,7 +22,7 @@ DAY = date(2026, 1, 2)
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Fake]]:
-    """Starts servers; they end with the test."""
+    """Starts servers that stop at the end of the test."""
     with ExitStack() as stack:
 
         def start(reply: Reply = good, latency: float = 0.0) -> Fake:
@@ -32,7 +32,7 @@ def serve() -> Iterator[Callable[..., Fake]]:
 
 
 def real_rows(split: str, pair: bool = False) -> list[dict[str, str]]:
-    """Six real rows of a split, labels taking turns."""
+    """Six real rows of a split, with alternating labels."""
     number = ["real_small", "validation", "test"].index(split) + 900
     rows = []
     for row in range(6):
@@ -46,7 +46,7 @@ def real_rows(split: str, pair: bool = False) -> list[dict[str, str]]:
 
 
 def make_benchmark(folder: Path, pair: bool = False) -> Benchmark:
-    """A benchmark of files, with a generated split that is yet to be written."""
+    """A benchmark of files, whose generated split does not exist yet."""
     splits: dict[str, Any] = {"generated": {"file": str(folder / "not-yet.jsonl")}}
     for split in ("real_small", "validation", "test"):
         path = folder / f"{split}-{pair}.jsonl"
@@ -81,10 +81,10 @@ def settings(fake: Fake, n: int = 12, **changes: Any) -> Generation:
     return Generation.model_validate(raw)
 
 
-def write(wanted: Generation, benchmark: Benchmark, folder: Path, **more: Any) -> tuple[Corpus, Path]:
+def write(corpus_settings: Generation, benchmark: Benchmark, folder: Path, **more: Any) -> tuple[Corpus, Path]:
     """A corpus at ``folder/out.jsonl``."""
     path = folder / "out.jsonl"
-    return generate(wanted, benchmark, path, DAY, environ=more.pop("environ", {}), **more), path
+    return generate(corpus_settings, benchmark, path, DAY, environ=more.pop("environ", {}), **more), path
 
 
 def records(path: Path) -> list[dict[str, Any]]:

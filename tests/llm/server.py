@@ -1,10 +1,12 @@
-"""A small OpenAI-compatible server over real HTTP, on a port of its own, that counts and misbehaves as told."""
+"""A fake OpenAI-compatible server over real HTTP, on its own port, which records requests and fails on demand.
+
+It reads the JSON objects in a prompt (the form of the answer, the examples, the row), never the words around them.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,26 +17,58 @@ from typing import Any
 import numpy as np
 
 Body = dict[str, Any]
-#: gives (status, headers, content of the answer or an error body); None drops the connection
-Reply = Callable[[Body, int], "tuple[int, dict[str, str], str] | None"]
+#: Maps a request and its number to (status, headers, content), or to None, which drops the connection. The content is
+#: the text of the answer, or the message of an error; a mapping is sent as it is, in place of the whole response body.
+Reply = Callable[[Body, int], "tuple[int, dict[str, str], str | Body] | None"]
+#: What an answer can hold: a form is an object with one of these keys alone.
+KINDS = ("values", "rows", "label")
 _STARTS, _ENDS = ("ba", "ke", "li", "mo", "nu", "pe", "ra", "si", "to", "vu"), ("den", "fal", "gor", "han", "jil")
 _WORDS = [a + b for a, b in itertools.product(_STARTS, _ENDS)]
 
 
+def prompt(body: Body) -> str:
+    """The user message of a request."""
+    return str(body["messages"][-1]["content"])
+
+
+def json_objects(text: str) -> list[Body]:
+    """The JSON objects in a text, from the first to the last, without those inside others."""
+    objects, decoder, start = [], json.JSONDecoder(), text.find("{")
+    while start >= 0:
+        try:
+            content, end = decoder.raw_decode(text, start)
+        except ValueError:
+            end = start + 1
+        else:
+            objects.append(content)
+        start = text.find("{", end)
+    return objects
+
+
+def is_form(content: Body) -> bool:
+    """Whether an object is the form of an answer."""
+    return len(content) == 1 and next(iter(content)) in KINDS
+
+
+def form(body: Body) -> Body:
+    """The form of the answer that a prompt asks for."""
+    (content,) = [content for content in json_objects(prompt(body)) if is_form(content)]
+    return content
+
+
+def shown(body: Body) -> list[Body]:
+    """The rows in a prompt: the examples, and the row to classify."""
+    return [content for content in json_objects(prompt(body)) if not is_form(content)]
+
+
 def kind(body: Body) -> str:
-    """Which prompt a request is: ``values``, ``rows`` or ``label``."""
-    form = body["messages"][-1]["content"].rsplit("\n", 1)[-1]
-    return str(next(iter(json.loads(form))))
+    """What a request asks for: ``values``, ``rows`` or ``label``."""
+    return str(next(iter(form(body))))
 
 
-def wanted(body: Body) -> tuple[str, int]:
-    """The label and the number of rows that a prompt for rows asks for."""
-    prompt = body["messages"][-1]["content"]
-    label = re.search(r'with the label "([^"]*)"', prompt)
-    rows = re.search(r"Write (\d+) new", prompt)
-    assert label is not None
-    assert rows is not None
-    return label[1], int(rows[1])
+def requested_label(body: Body) -> str:
+    """The label of the rows that a request asks for."""
+    return str(form(body)["rows"][0]["label"])
 
 
 def sentence(*seed: int) -> str:
@@ -42,35 +76,32 @@ def sentence(*seed: int) -> str:
     return " ".join(np.random.default_rng(seed).choice(_WORDS, 10))
 
 
-def good(body: Body, number: int) -> tuple[int, dict[str, str], str]:
-    """What a good model answers to request ``number``."""
+def good(body: Body, number: int, rows: int = 3) -> tuple[int, dict[str, str], str]:
+    """The answer of a good model to request ``number``; ``rows`` in an answer."""
     if kind(body) == "values":
         return 200, {}, json.dumps({"values": ["weather", "sports", "music"]})
     if kind(body) == "label":
-        return 200, {}, json.dumps({"label": "positive" if "good" in _asked(body) else "negative"})
-    label, rows = wanted(body)
-    form = json.loads(body["messages"][-1]["content"].rsplit("\n", 1)[-1])["rows"][0]
-    columns = [name for name, value in form.items() if value == "..."]
-    entries = []
-    for row in range(rows):
-        texts = {column: sentence(number, row, i) for i, column in enumerate(columns)}
-        entries.append(texts | {name: label for name in form if name not in columns})
+        positive = "good" in json.dumps(shown(body)[-1])
+        return 200, {}, json.dumps({"label": "positive" if positive else "negative"})
+    (template,) = form(body)["rows"]
+    columns = [name for name in template if name != "label"]
+    entries = [
+        {column: sentence(number, row, i) for i, column in enumerate(columns)} | {"label": template["label"]}
+        for row in range(rows)
+    ]
     return 200, {}, json.dumps({"rows": entries})
 
 
-def _asked(body: Body) -> str:
-    return str(body["messages"][-1]["content"].rsplit("\n{", 2)[-2])
-
-
 class Fake:
-    """The server's state: what it was asked, and how it answers.
+    """The server's state: the requests that it got, and how it answers.
 
     Attributes:
         bodies: every request, in order of arrival.
         keys: the Authorization header of each.
         times: monotonic seconds of each.
-        most: requests under way at the same time, at most.
+        most: maximum number of simultaneous requests.
         latency: seconds before each answer.
+        usage: whether answers report the tokens used.
     """
 
     def __init__(self, reply: Reply = good, latency: float = 0.0) -> None:
@@ -105,16 +136,17 @@ class Fake:
             handler.connection.close()
             return
         status, headers, content = answer
-        raw = self._completion(body, content) if status == 200 else json.dumps({"error": {"message": content}})
-        self._send(handler, status, headers, raw.encode())
+        if isinstance(content, str):
+            content = self._completion(content) if status == 200 else {"error": {"message": content}}
+        self._send(handler, status, headers, json.dumps(content).encode())
 
-    def _completion(self, body: Body, content: str) -> str:
+    def _completion(self, content: str) -> Body:
         message = {"role": "assistant", "content": content}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         out: Body = {"id": "x", "object": "chat.completion", "created": 0, "model": "fake-1", "choices": [choice]}
         if self.usage:
             out["usage"] = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
-        return json.dumps(out)
+        return out
 
     @staticmethod
     def _send(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], raw: bytes) -> None:
@@ -126,12 +158,12 @@ class Fake:
             handler.end_headers()
             handler.wfile.write(raw)
         except OSError:
-            handler.close_connection = True  # the client has gone: it was killed, or would not wait
+            handler.close_connection = True  # the client is gone: it was killed, or timed out
 
 
 @contextmanager
 def serving(fake: Fake) -> Iterator[Fake]:
-    """Starts the server on a free port of 127.0.0.1, and ends it."""
+    """Runs a server on a free port of 127.0.0.1."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -141,14 +173,14 @@ def serving(fake: Fake) -> Iterator[Fake]:
             fake.handle(self)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
+            """Ignored."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 128
 
         def handle_error(self, request: object, client_address: object) -> None:
-            """A dropped connection is meant."""
+            """Ignored: connections are dropped on purpose."""
 
     server = Server(("127.0.0.1", 0), Handler)
     fake.url = f"http://127.0.0.1:{server.server_port}/v1"

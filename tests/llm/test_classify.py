@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import pytest
 
 from harness.config.benchmark import Benchmark
 from harness.errors import UserError
+from harness.generation.requests import real_splits
 from harness.llm.classify import Predictions, classify, label_in
+from harness.llm.prompts import draw_examples
 from harness.llm.settings import Classification
-from harness.llm.tasks import draw, real_splits
-from tests.llm.server import Body, Fake, good
+from tests.llm.server import Fake, good, shown
 
 Serve = Callable[..., Fake]
 
@@ -28,23 +28,24 @@ def run(fake: Fake, benchmark: Benchmark, folder: Path, split: str = "test", **c
         "limits": {"price_in": 1.0, "price_out": 1.0},
     }
     splits = real_splits(benchmark, None)
-    wanted = Classification.model_validate(raw | changes)
-    return classify(wanted, benchmark, splits[split], splits["real_small"], folder / "labels.jsonl", environ={})
+    settings = Classification.model_validate(raw | changes)
+    return classify(
+        settings, benchmark.prompt, splits[split], splits["real_small"], folder / "labels.jsonl", environ={}
+    )
 
 
 def test_rows_are_classified_once(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
     fake = serve()
     first = run(fake, benchmark, tmp_path)
     assert np.array_equal(first.labels, real_splits(benchmark, None)["test"].labels)
-    assert (first.unparsable, first.asked, first.usage.calls, len(fake.bodies)) == (0, 6, 6, 6)
+    assert (first.unparsable, first.new_answers, first.usage.calls, len(fake.bodies)) == (0, 6, 6, 6)
     assert first.cost == pytest.approx(6 * 150 / 1e6)
-    prompt = fake.bodies[0]["messages"][-1]["content"]
-    assert prompt.count('"label": "positive"') == 2
+    assert [row.get("label") for row in shown(fake.bodies[0])].count("positive") == 2
     again = run(fake, benchmark, tmp_path)
     assert np.array_equal(again.labels, first.labels)
-    assert (again.asked, again.cost, len(fake.bodies)) == (0, first.cost, 6)
-    assert run(fake, benchmark, tmp_path, split="validation").asked == 6
-    assert run(fake, benchmark, tmp_path, seed=1).asked == 6
+    assert (again.new_answers, again.cost, len(fake.bodies)) == (0, first.cost, 6)
+    assert run(fake, benchmark, tmp_path, split="validation").new_answers == 6
+    assert run(fake, benchmark, tmp_path, seed=1).new_answers == 6
 
 
 def test_pairs_are_classified(serve: Serve, pairs: Benchmark, tmp_path: Path) -> None:
@@ -53,9 +54,9 @@ def test_pairs_are_classified(serve: Serve, pairs: Benchmark, tmp_path: Path) ->
 
 def test_answers_without_a_label_are_wrong(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
     fake = serve(lambda body, number: (200, {}, "hard to say") if number == 2 else good(body, number))
-    found = run(fake, benchmark, tmp_path, server={"base_url": fake.url, "concurrency": 1})
-    assert found.unparsable == 1
-    assert found.labels.tolist().count(-1) == 1
+    predictions = run(fake, benchmark, tmp_path, server={"base_url": fake.url, "concurrency": 1})
+    assert predictions.unparsable == 1
+    assert predictions.labels.tolist().count(-1) == 1
 
 
 def test_a_limit_ends_it_and_says_what_is_kept(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
@@ -106,17 +107,18 @@ def test_a_negated_label_is_not_the_label() -> None:
 
 def test_examples_are_even_and_seeded(benchmark: Benchmark) -> None:
     split = real_splits(benchmark, None)["real_small"]
-    first, second = (draw(split, 4, np.random.default_rng(1)) for _ in range(2))
+    first, second = (draw_examples(split, 4, np.random.default_rng(1)) for _ in range(2))
     assert np.array_equal(first, second)
     assert np.bincount(split.labels[first]).tolist() == [2, 2]
-    assert len(draw(split, 8, np.random.default_rng(1))) == 6
-    assert np.bincount(split.labels[draw(split, 3, np.random.default_rng(1), first=1)]).tolist() == [1, 2]
+    assert len(draw_examples(split, 8, np.random.default_rng(1))) == 6
+    assert np.bincount(split.labels[draw_examples(split, 3, np.random.default_rng(1), first=1)]).tolist() == [1, 2]
 
 
 def test_labels_are_not_shown(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
-    seen: list[Body] = []
-    fake = serve(lambda body, number: (seen.append(body), good(body, number))[1])  # type: ignore[func-returns-value]
+    fake = serve()
     run(fake, benchmark, tmp_path)
-    for body in seen:
-        row = json.loads(body["messages"][-1]["content"].split("Which label has this text?\n")[1].split("\n")[0])
+    assert len(fake.bodies) == 6
+    for body in fake.bodies:
+        *examples, row = shown(body)
+        assert [set(example) for example in examples] == [{"text", "label"}] * 4
         assert set(row) == {"text"}

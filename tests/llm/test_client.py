@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def test_many_requests_run_at_once_and_no_more_than_allowed(serve: Serve, benchm
 
 
 @pytest.mark.parametrize("failure", [(500, {}, "oops"), (503, {}, "busy"), (408, {}, "slow"), (409, {}, "clash"), None])
-def test_passing_troubles_are_tried_again(
+def test_temporary_failures_are_retried(
     failure: tuple[int, dict[str, str], str] | None, serve: Serve, benchmark: Benchmark, tmp_path: Path
 ) -> None:
     fake = serve(first_fails(failure))
@@ -63,17 +64,15 @@ def test_a_longer_wait_than_ten_minutes_ends_the_run(serve: Serve, benchmark: Be
         write(settings(fake), benchmark, tmp_path)
 
 
-def test_no_quota_left_is_not_tried_again(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
-    fake = serve(lambda body, number: (429, {}, "quota"))
-    fake._send = lambda handler, status, headers, raw: Fake._send(  # type: ignore[method-assign]
-        handler, status, headers, b'{"error": {"message": "pay first", "code": "insufficient_quota"}}'
-    )
+def test_no_quota_left_is_not_retried(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
+    error = {"error": {"message": "pay first", "code": "insufficient_quota"}}
+    fake = serve(lambda body, number: (429, {}, error))
     with pytest.raises(UserError, match="no quota left"):
         write(settings(fake, server={"concurrency": 1}), benchmark, tmp_path)
     assert len(fake.bodies) == 1
 
 
-def test_a_slow_answer_is_a_timeout_and_tried_again(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
+def test_a_slow_answer_is_a_timeout_and_retried(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
     def slow_once(body: Body, number: int) -> Any:
         time.sleep(1.5 if number == 0 else 0.0)
         return good(body, number)
@@ -92,14 +91,14 @@ def test_retries_end(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None
     assert len(fake.bodies) == 3
 
 
-def test_nobody_at_the_address(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
+def test_no_server_at_the_address(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
     fake = Fake()
     fake.url = "http://127.0.0.1:9/v1"
     with pytest.raises(UserError, match=r"connection to http://127.0.0.1:9/v1 failed"):
         write(settings(fake), benchmark, tmp_path)
 
 
-def test_answers_under_way_are_kept_when_another_request_fails(
+def test_answers_in_progress_are_kept_when_another_request_fails(
     serve: Serve, benchmark: Benchmark, tmp_path: Path
 ) -> None:
     other = threading.Event()
@@ -112,7 +111,7 @@ def test_answers_under_way_are_kept_when_another_request_fails(
         return 404, {}, "no such model"
 
     fake = serve(reply)
-    with pytest.raises(UserError, match="Check --model"):
+    with pytest.raises(UserError, match="Check the model \\(fake\\)"):
         write(settings(fake, n=6), benchmark, tmp_path)
     assert len(read_journal(tmp_path / "out.journal.jsonl")[0]) == 1
 
@@ -146,13 +145,13 @@ def test_json_mode_where_only_schemas_are_refused(serve: Serve, benchmark: Bench
 
 
 @pytest.mark.parametrize(
-    ("key_env", "message"), [("MY_KEY", "environment variable MY_KEY"), (None, "wants a key: .* --key-env")]
+    ("key_env", "message"), [("MY_KEY", "environment variable MY_KEY"), (None, "requires a key: .* server.key_env")]
 )
 def test_a_refused_key(key_env: str | None, message: str, serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
     fake = serve(lambda body, number: (401, {}, f"Incorrect API key provided: {SECRET}"))
-    wanted = settings(fake, server={"key_env": key_env, "concurrency": 1})
+    corpus_settings = settings(fake, server={"key_env": key_env, "concurrency": 1})
     with pytest.raises(UserError, match=message) as caught:
-        write(wanted, benchmark, tmp_path, environ={"MY_KEY": SECRET, "OPENAI_API_KEY": SECRET})
+        write(corpus_settings, benchmark, tmp_path, environ={"MY_KEY": SECRET, "OPENAI_API_KEY": SECRET})
     assert len(fake.bodies) == 1
     if key_env:
         assert SECRET not in str(caught.value)
@@ -165,25 +164,25 @@ def test_the_key_is_in_nothing_that_is_written(
     serve: Serve, benchmark: Benchmark, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    def gossip(body: Body, number: int) -> Any:
+    def leak(body: Body, number: int) -> Any:
         if number == 0:
             return 429, {"Retry-After": "0.01"}, f"slow down, {SECRET}"
         status, headers, content = good(body, number)
         return status, headers, content.replace("}]", f'}}, {{"text": "your key is {SECRET}", "label": "positive"}}]')
 
-    class Notes(client.Silent):
-        said: list[str] = []
+    class Notes(client.SilentObserver):
+        texts: list[str] = []
 
         def note(self, text: str) -> None:
-            self.said.append(text)
+            self.texts.append(text)
 
     caplog.set_level("DEBUG")
-    fake = serve(gossip)
-    wanted = settings(fake, server={"key_env": "MY_KEY"})
-    write(wanted, benchmark, tmp_path, environ={"MY_KEY": SECRET}, observer=Notes())
+    fake = serve(leak)
+    corpus_settings = settings(fake, server={"key_env": "MY_KEY"})
+    write(corpus_settings, benchmark, tmp_path, environ={"MY_KEY": SECRET}, observer=Notes())
     assert set(fake.keys) == {f"Bearer {SECRET}"}
-    assert Notes.said
-    shown = [*Notes.said, *capfd.readouterr(), caplog.text]
+    assert Notes.texts
+    shown = [*Notes.texts, *capfd.readouterr(), caplog.text]
     for text in [*shown, *(path.read_text() for path in tmp_path.iterdir() if path.is_file())]:
         assert SECRET not in text
     assert SECRET not in repr(Key(SECRET)) + str(Key(SECRET)) + f"{Key(SECRET)}"
@@ -192,7 +191,7 @@ def test_the_key_is_in_nothing_that_is_written(
 def test_a_missing_key_names_its_variable(benchmark: Benchmark, tmp_path: Path) -> None:
     fake = Fake()
     fake.url = "https://api.openai.com/v1"
-    with pytest.raises(UserError, match="OPENAI_API_KEY, which should hold the API key"):
+    with pytest.raises(UserError, match="OPENAI_API_KEY, which should contain the API key"):
         write(settings(fake), benchmark, tmp_path, environ={})
 
 
@@ -216,25 +215,25 @@ def test_a_key_in_place_of_its_variable_is_not_repeated() -> None:
 def test_the_budget_is_never_exceeded(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
     fake = serve()
     limits = {"price_in": 1000.0, "price_out": 1000.0, "budget": 1.0}  # an answer costs 0.15
-    wanted = settings(fake, n=60, limits=limits, sampling={"max_tokens": 60})
-    corpus, path = write(wanted, benchmark, tmp_path)
+    corpus_settings = settings(fake, n=60, limits=limits, sampling={"max_tokens": 60})
+    corpus, path = write(corpus_settings, benchmark, tmp_path)
     assert not corpus.complete
     assert corpus.stopped == "the budget of 1"
     assert 1 <= len(fake.bodies) <= 6
     assert len(fake.bodies) * 0.15 <= 1.0
     assert "**Incomplete:**" in path.with_suffix(".md").read_text()
-    asked = len(fake.bodies)
-    write(wanted, benchmark, tmp_path)  # what was spent before counts
-    assert len(fake.bodies) == asked
-    more = wanted.model_copy(update={"limits": Limits(price_in=1000.0, price_out=1000.0, budget=10.0)})
+    requests = len(fake.bodies)
+    write(corpus_settings, benchmark, tmp_path)  # what was spent before counts
+    assert len(fake.bodies) == requests
+    more = corpus_settings.model_copy(update={"limits": Limits(price_in=1000.0, price_out=1000.0, budget=10.0)})
     assert write(more, benchmark, tmp_path)[0].complete
     assert len(fake.bodies) == 20
 
 
 def test_the_limit_of_tokens(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
     fake = serve()
-    wanted = settings(fake, n=60, limits={"max_tokens_total": 1000}, sampling={"max_tokens": 60})
-    corpus, _ = write(wanted, benchmark, tmp_path)
+    corpus_settings = settings(fake, n=60, limits={"max_tokens_total": 1000}, sampling={"max_tokens": 60})
+    corpus, _ = write(corpus_settings, benchmark, tmp_path)
     assert corpus.stopped == "the limit of 1000 tokens"
     assert corpus.usage.tokens_in + corpus.usage.tokens_out <= 1000
 
@@ -261,19 +260,17 @@ def test_usage_is_estimated_where_a_server_gives_none(serve: Serve, benchmark: B
 
 
 def test_what_is_no_chat_completion(serve: Serve, benchmark: Benchmark, tmp_path: Path) -> None:
-    fake = serve()
-    fake._completion = lambda body, content: '{"hello": "world"}'  # type: ignore[method-assign]
+    fake = serve(lambda body, number: (200, {}, {"hello": "world"}))
     with pytest.raises(UserError, match="not like an OpenAI-compatible server"):
         write(settings(fake, server={"retries": 1}), benchmark, tmp_path)
 
 
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def absent(name: str) -> Any:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(client.importlib, "import_module", absent)
+def test_without_the_package(
+    monkeypatch: pytest.MonkeyPatch, serve: Serve, benchmark: Benchmark, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)  # importing it raises ModuleNotFoundError
     with pytest.raises(UserError, match=r'pip install "harness\[generate\]"'):
-        client._openai()
+        write(settings(serve()), benchmark, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A language model's own row in the grid: real Ray, real MLflow, a small server over HTTP."""
+"""The method llm_few_shot: real Ray, real MLflow, a fake server over HTTP."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_it_is_a_row_of_the_grid(experiment_file: Callable[..., Path], server: F
     home = Home(tmp_path)
     grid = [{"source": "real_small", "methods": ["ce", choice(server.url)]}]
     file = experiment_file(grid=grid)
-    done = home.run(file)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 trials run, 0 done before, 0 failed." in done.stdout
+    result = home.run(file)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "4 trials run, 0 done before, 0 failed." in result.stdout
 
     runs = [run for run in home.runs("trial") if run.data.tags["method"] == "llm_few_shot"]
     assert sorted(run.data.tags["seed"] for run in runs) == ["0", "1"]
@@ -80,9 +80,9 @@ def test_it_is_a_row_of_the_grid(experiment_file: Callable[..., Path], server: F
 
 def planned(file: Path, *overrides: str) -> tuple[Plan, Job]:
     """A plan of one trial, the language model's with seed 0."""
-    made = make(load(file, overrides), None)
-    (job,) = made.jobs
-    return made, job
+    plan = make(load(file, overrides), None)
+    (job,) = plan.jobs
+    return plan, job
 
 
 def test_no_answer_is_paid_for_twice(experiment_file: Callable[..., Path], server: Fake, tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_no_answer_is_paid_for_twice(experiment_file: Callable[..., Path], serve
 
 
 def test_a_folder_of_prompts_is_relative_to_the_experiments_file(experiment_file: Callable[..., Path]) -> None:
-    short = choice("http://127.0.0.1:1/v1", prompts="mine")
-    long = {"name": "llm_few_shot", "settings": {"model": "other", "prompts": "mine"}}
+    short = choice("http://127.0.0.1:1/v1", prompts="words")
+    long = {"name": "llm_few_shot", "settings": {"model": "other", "prompts": "words"}}
     file = experiment_file(grid=[{"source": "real_small", "methods": [short, long]}], seeds=[0])
-    (file.parent / "mine").mkdir()
-    (file.parent / "mine" / "classify.txt").write_text("Say it: {{ row }}")
+    (file.parent / "words").mkdir()
+    (file.parent / "words" / "classify.txt").write_text("Say it: {{ row }}")
     jobs = make(load(file), None).jobs
     assert {job.trial.method.settings["templates"]["classify"] for job in jobs} == {"Say it: {{ row }}"}
 
@@ -167,5 +167,5 @@ def test_it_has_no_weights() -> None:
 
 def test_no_prediction_is_wrong_worked_by_hand() -> None:
     # class 0: precision 1, recall 1/3, F1 1/2; class 1: precision 1/2, recall 1, F1 2/3
-    found = label_metrics(np.array([0, -1, 1, 1]), np.array([0, 0, 1, 0]), 2, "test")
-    assert found == {"test_accuracy": 0.5, "test_f1": pytest.approx(7 / 12)}
+    metrics = label_metrics(np.array([0, -1, 1, 1]), np.array([0, 0, 1, 0]), 2, "test")
+    assert metrics == {"test_accuracy": 0.5, "test_f1": pytest.approx(7 / 12)}
