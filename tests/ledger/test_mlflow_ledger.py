@@ -277,6 +277,27 @@ def test_making_a_ledger_says_nothing(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("b'a'\n", "")
 
 
+def test_an_interrupt_inside_a_query_leaves_no_traceback_on_the_console(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from harness.ledger.mlflow_ledger import Ledger
+
+Ledger(f"sqlite:///{sys.argv[1]}/mlflow.db", Path(sys.argv[1]))
+from sqlalchemy import create_engine
+
+class Cursor:
+    def close(self):
+        raise RuntimeError("interrupted in the middle of a query")
+
+with create_engine("sqlite://").connect() as connection:
+    connection._safe_close_cursor(Cursor())
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("went on\n", "")
+
+
 def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     command = [
