@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,29 +37,38 @@ def file(experiment_file: Callable[..., Path]) -> Path:
     return experiment_file(grid=GRID, seeds=[0], training=training, stages={"real_small": {"steps": 60}})
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing disturbs: its home, what it printed, trials.csv, and how often each trial is finished."""
+
+    home: Home
+    text: str
+    table: bytes
+    finished: dict[str, int]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
-    """A run that nothing disturbs, and what it printed."""
+def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     home = Home(tmp_path_factory.mktemp("undisturbed"))
-    done = home.run(file)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "MLflow, Ray, bars: nothing of that belongs on the console"
-    return home, done.stdout
+    run = home.run(file)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == "", "MLflow, Ray, bars: nothing of that belongs on the console"
+    return Undisturbed(home, run.stdout, home.table(), home.finished())
 
 
 # -- what a run leaves -----------------------------------------------------------------------------------------------
 
 
-def test_the_console_shows_a_line_for_every_trial_and_where_to_look(undisturbed: tuple[Home, str]) -> None:
-    home, text = undisturbed
+def test_the_console_shows_a_line_for_every_trial_and_where_to_look(undisturbed: Undisturbed) -> None:
+    home, text = undisturbed.home, undisturbed.text
     for number in range(1, TRIALS + 1):
         assert re.search(rf"\[{number}/{TRIALS}\] tiny · (real_small|generated) · \w+ · seed 0: accuracy 0\.\d+", text)
     assert f"{TRIALS} trials run, 0 done before, 0 failed." in text
     assert f"Report: {home.results / 'small' / 'report.html'}" in text
 
 
-def test_the_report_is_there(undisturbed: tuple[Home, str]) -> None:
-    folder = undisturbed[0].results / "small"
+def test_the_report_is_there(undisturbed: Undisturbed) -> None:
+    folder = undisturbed.home.results / "small"
     assert {"report.html", "report.md", "trials.csv", "runtime.csv", "experiment.yaml"} <= {
         path.name for path in folder.iterdir()
     }
@@ -68,8 +78,8 @@ def test_the_report_is_there(undisturbed: tuple[Home, str]) -> None:
     assert set(table["status"]) == {"finished"}
 
 
-def test_the_ledger_has_one_parent_and_one_child_a_trial(undisturbed: tuple[Home, str]) -> None:
-    home, _ = undisturbed
+def test_the_ledger_has_one_parent_and_one_child_a_trial(undisturbed: Undisturbed) -> None:
+    home = undisturbed.home
     (parent,) = home.runs("experiment")
     children = home.runs("trial")
     assert parent.info.status == "FINISHED"
@@ -88,8 +98,8 @@ def test_the_ledger_has_one_parent_and_one_child_a_trial(undisturbed: tuple[Home
     ]  # fmt: skip
 
 
-def test_a_child_holds_all_that_belongs_to_its_trial(undisturbed: tuple[Home, str], tmp_path: Path) -> None:
-    home, _ = undisturbed
+def test_a_child_holds_all_that_belongs_to_its_trial(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    home = undisturbed.home
     by_method = {(run.data.tags["source"], run.data.tags["method"]): run for run in home.runs("trial")}
     run = by_method["generated", "dimp"]
     tags, params = run.data.tags, run.data.params
@@ -127,9 +137,9 @@ def test_a_child_holds_all_that_belongs_to_its_trial(undisturbed: tuple[Home, st
 
 
 def test_the_report_says_how_far_the_labels_of_real_and_generated_rows_are_apart(
-    undisturbed: tuple[Home, str], tmp_path: Path
+    undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    home, _ = undisturbed
+    home = undisturbed.home
     found = {}
     for run in home.runs("trial"):
         if run.data.tags["method"] == "ce":
@@ -148,8 +158,8 @@ def test_the_report_says_how_far_the_labels_of_real_and_generated_rows_are_apart
     assert [cell.split(" ±")[0].strip() for cell in row.split("|")[-3:-1]] == [f"{value:.3f}" for value in kl]
 
 
-def test_running_again_runs_nothing_and_writes_the_same_table(undisturbed: tuple[Home, str], file: Path) -> None:
-    home, _ = undisturbed
+def test_running_again_runs_nothing_and_writes_the_same_table(undisturbed: Undisturbed, file: Path) -> None:
+    home = undisturbed.home
     before, children = home.table(), len(home.runs("trial"))
     again = home.run(file)
     assert again.returncode == 0, again.stderr
@@ -160,20 +170,16 @@ def test_running_again_runs_nothing_and_writes_the_same_table(undisturbed: tuple
     assert len(home.runs("experiment")) == 1
 
 
-def test_a_checker_that_is_done_scores_other_rows_for_the_report(
-    experiment_file: Callable[..., Path], tmp_path: Path
-) -> None:
-    home = Home(tmp_path)
-    rows = [{"source": "real_small", "methods": ["ce"]}, {"source": "generated", "methods": ["imp"]}]
-    file = experiment_file(grid=rows, seeds=[0])
-    few = home.run(file, "--set", "rows={generated: 24}")
-    assert few.returncode == 0, few.stderr
-    every = home.run(file)
-    assert every.returncode == 0, every.stdout + every.stderr
-    (checker,) = (run for run in home.runs("trial") if run.data.tags["source"] == "real_small")
-    artifacts = {item.path for item in home.client.list_artifacts(checker.info.run_id)}
-    assert len({path for path in artifacts if path.startswith("scores_")}) == 2
-    assert "### Distance of real and generated labels" in (home.results / "small" / "report.md").read_text()
+def test_a_checker_that_is_done_scores_other_rows_for_the_report(undisturbed: Undisturbed, file: Path) -> None:
+    home = undisturbed.home
+    methods = "grid=[{source: real_small, methods: [ce]}, {source: generated, methods: [imp_quality]}]"
+    fewer = home.run(file, "--set", "name=fewer", "--set", "rows={generated: 24}", "--set", methods)
+    assert fewer.returncode == 0, fewer.stdout + fewer.stderr
+    checkers = [run for run in home.runs("trial") if run.data.tags["source"] == "real_small"]
+    assert len(checkers) == 1, "it is not trained again"
+    files = {item.path for item in home.client.list_artifacts(checkers[0].info.run_id)}
+    assert len({path for path in files if path.startswith("scores_")}) == 2
+    assert len(pd.read_csv(home.results / "fewer" / "trials.csv")) == 2
 
 
 # -- failures --------------------------------------------------------------------------------------------------------
@@ -255,32 +261,6 @@ def test_a_failed_trial_is_recorded_and_the_others_go_on(
 # -- interrupts and kills --------------------------------------------------------------------------------------------
 
 
-def running(home: Home) -> bool:
-    return "RUNNING" in home.statuses()
-
-
-def test_ctrl_c_marks_what_ran_as_killed_and_the_next_run_goes_on(
-    file: Path, undisturbed: tuple[Home, str], tmp_path: Path
-) -> None:
-    home = Home(tmp_path)
-    driver = home.start(file)
-    wait_for(lambda: running(home), driver, "a running trial")
-    left = family(driver)
-    driver.send_signal(signal.SIGINT)
-    assert driver.wait(PATIENCE) == 130, home.log.read_text()
-    assert gone(left) == []
-    text = home.log.read_text()
-    assert text.rstrip().endswith("Interrupted. The same command goes on where it stopped.")
-    assert "Traceback" not in text
-    assert set(home.statuses()) - {"FINISHED"} == {"KILLED"}
-    (parent,) = home.runs("experiment")
-    assert parent.info.status == "KILLED"
-    done = home.run(file)
-    assert done.returncode == 0, done.stderr
-    assert home.table() == undisturbed[0].table()
-    assert set(home.finished().values()) == {1}
-
-
 def opened(home: Home) -> bool:
     """Before the first trial: the parent run is there, Ray is starting."""
     return bool(home.runs("experiment"))
@@ -303,18 +283,57 @@ def all_finished(home: Home) -> bool:
     return len(home.finished()) == TRIALS
 
 
-FIVE = (opened, first_trial, checker_done, dependent_runs, all_finished)
+def test_kills_and_interrupts_lose_nothing_and_repeat_nothing(
+    file: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """One experiment, started three times: the driver is killed, then Ctrl-C, then the trials' processes are killed."""
+    home = Home(tmp_path)
+    driver = home.start(file)
+    wait_for(lambda: opened(home), driver, "an open ledger")
+    second = home.run(file)
+    assert second.returncode == 2
+    assert "another run of the experiment 'small' is under way" in second.stderr
+    wait_for(lambda: first_trial(home), driver, "a running trial")
+    assert kill(driver) == [], "the killed driver left processes behind"
+    assert "RUNNING" in home.statuses(), "the kill left a trial that was running"
+
+    before, known = home.finished(), len(home.statuses())
+    driver = home.start(file)
+    wait_for(lambda: first_trial(home) and len(home.statuses()) > known, driver, "a new trial that runs")
+    family_of_driver = family(driver)
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(PATIENCE) == 130, home.log.read_text()
+    assert gone(family_of_driver) == []
+    text = home.log.read_text()
+    assert text.rstrip().endswith("Interrupted. The same command goes on where it stopped.")
+    assert "Traceback" not in text
+    assert set(home.statuses()) - {"FINISHED"} == {"KILLED"}
+    assert [run.info.status for run in home.runs("experiment")] == ["KILLED"]
+    assert before.items() <= home.finished().items(), "a finished trial is lost"
+
+    driver = home.start(file)
+    wait_for(lambda: dependent_runs(home), driver, "a trial that needs a checker")
+    workers = [p for p in driver.children(recursive=True) if p.cmdline()[:1] and "ImplicitFunc" in p.cmdline()[0]]
+    assert workers
+    for worker in workers:
+        worker.send_signal(signal.SIGKILL)
+    family_of_driver = family(driver)
+    assert driver.wait(PATIENCE) == 0, home.log.read_text()
+    assert gone(family_of_driver) == []
+    assert "its process died; starting it again" in home.log.read_text()
+    assert home.finished() == undisturbed.finished
+    assert set(home.statuses()) == {"FINISHED", "KILLED"}
+    assert home.table() == undisturbed.table
+    assert [run.info.status for run in home.runs("experiment")] == ["FINISHED"]
 
 
-@pytest.mark.parametrize(
-    "moments", [(first_trial, dependent_runs), pytest.param(FIVE, marks=pytest.mark.slow)], ids=["two", "five"]
-)
-def test_a_killed_driver_loses_nothing_and_repeats_nothing(
-    moments: tuple[Callable[[Home], bool], ...], file: Path, undisturbed: tuple[Home, str], tmp_path: Path
+@pytest.mark.slow
+def test_a_driver_killed_at_five_moments_loses_nothing_and_repeats_nothing(
+    file: Path, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     home = Home(tmp_path)
-    seen: dict[str, list[str]] = {}
-    for moment in moments:
+    statuses: dict[str, list[str]] = {}
+    for moment in (opened, first_trial, checker_done, dependent_runs, all_finished):
         before = home.finished()
         driver = home.start(file)
         try:
@@ -322,50 +341,16 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
         finally:
             orphans = kill(driver)
         assert orphans == [], f"left after a kill at {moment.__name__}: {orphans}"
-        after = home.finished()
-        assert before.items() <= after.items(), f"a kill at {moment.__name__} lost a finished trial"
-        seen[moment.__name__] = home.statuses()
-    assert seen.get("opened", []) == [], "that kill was before the first trial"
-    assert seen["first_trial"].count("RUNNING") >= 1, "that kill left a trial that was running"
-    assert "FINISHED" in seen.get("checker_done", ["FINISHED"])
-    assert seen["dependent_runs"].count("FINISHED") < TRIALS, "that kill was before the end"
-    done = home.run(file)
-    assert done.returncode == 0, done.stderr
-    if "all_finished" in seen:
-        assert f"0 trials run, {TRIALS} done before" in done.stdout, "all were finished before the last kill"
-    assert home.finished() == dict.fromkeys(undisturbed[0].finished(), 1)
+        assert before.items() <= home.finished().items(), f"a kill at {moment.__name__} lost a finished trial"
+        statuses[moment.__name__] = home.statuses()
+    assert statuses["opened"] == [], "that kill was before the first trial"
+    assert "RUNNING" in statuses["first_trial"], "that kill left a trial that was running"
+    assert "FINISHED" in statuses["checker_done"]
+    assert statuses["dependent_runs"].count("FINISHED") < TRIALS, "that kill was before the end"
+    last = home.run(file)
+    assert last.returncode == 0, last.stderr
+    assert f"0 trials run, {TRIALS} done before" in last.stdout, "all were finished before the last kill"
+    assert home.finished() == undisturbed.finished
     assert set(home.statuses()) == {"FINISHED", "KILLED"}
-    assert home.table() == undisturbed[0].table()
-    (parent,) = home.runs("experiment")
-    assert parent.info.status == "FINISHED"
-
-
-def test_a_killed_trial_is_started_again_by_the_driver(
-    file: Path, undisturbed: tuple[Home, str], tmp_path: Path
-) -> None:
-    home = Home(tmp_path)
-    driver = home.start(file)
-    wait_for(lambda: dependent_runs(home), driver, "a running dependent")
-    workers = [p for p in driver.children(recursive=True) if p.cmdline()[:1] and "ImplicitFunc" in p.cmdline()[0]]
-    assert workers
-    for worker in workers:
-        worker.send_signal(signal.SIGKILL)
-    left = family(driver)
-    assert driver.wait(PATIENCE) == 0, home.log.read_text()
-    assert gone(left) == []
-    assert "its process died; starting it again" in home.log.read_text()
-    assert "KILLED" in home.statuses()
-    assert home.finished() == dict.fromkeys(undisturbed[0].finished(), 1)
-    assert home.table() == undisturbed[0].table()
-
-
-def test_a_second_driver_of_the_same_experiment_is_refused(file: Path, tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    first = home.start(file)
-    try:
-        wait_for(lambda: opened(home), first, "an open ledger")
-        second = home.run(file)
-        assert second.returncode == 2
-        assert "another run of the experiment 'small' is under way" in second.stderr
-    finally:
-        assert kill(first) == []
+    assert home.table() == undisturbed.table
+    assert [run.info.status for run in home.runs("experiment")] == ["FINISHED"]

@@ -17,7 +17,6 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from harness.cluster import train
 from harness.config.experiment import Resources
 from harness.errors import TrialError, UserError
 from harness.planning.trials import Job
@@ -270,6 +269,8 @@ def _trainable(store: str, resources: Resources, scratch: Path) -> Callable[[dic
     """The function that a Tune actor calls for each of its trials, one after the other."""
 
     def trial(config: dict[str, Any]) -> None:
+        from harness.cluster import train  # torch, which the driver does without
+
         job = Job.model_validate_json(config["job"])
         try:
             train.fit(job, store, resources, lambda entry: tune.report({"entry": entry}), scratch)
