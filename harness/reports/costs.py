@@ -11,25 +11,22 @@ from __future__ import annotations
 
 import pandas as pd
 
+from harness.phases import Phase
 from harness.reports.grid import Cells, Key, baseline_of, by_seed, finished
 
 #: column with the checker's id -> column with its seconds
 CHECKERS = {"quality_checker": "quality checker", "diversity_checker": "diversity checker"}
-PREFIX = "seconds_"
-NOT_CHARGED = ("evaluate", "warm_up")
-SCORE = "score"
+NOT_CHARGED = (Phase.EVALUATE, Phase.WARM_UP)
 
 
-def phases(trials: pd.DataFrame) -> list[str]:
-    """Names of the phases timed in at least one trial, in the frame's order."""
-    return [
-        str(c).removeprefix(PREFIX) for c in trials.columns if str(c).startswith(PREFIX) and trials[c].notna().any()
-    ]
+def phases(trials: pd.DataFrame) -> list[Phase]:
+    """The phases timed in at least one trial."""
+    return [phase for phase in Phase if phase.key in trials and trials[phase.key].notna().any()]
 
 
-def own_phases(trials: pd.DataFrame) -> list[str]:
+def own_phases(trials: pd.DataFrame) -> list[Phase]:
     """Phases charged to the trial itself; scoring is charged to the trials that use the scores."""
-    return [name for name in phases(trials) if name not in (*NOT_CHARGED, SCORE)]
+    return [phase for phase in phases(trials) if phase not in (*NOT_CHARGED, Phase.SCORE)]
 
 
 def accounts(trials: pd.DataFrame) -> pd.DataFrame:
@@ -39,8 +36,8 @@ def accounts(trials: pd.DataFrame) -> pd.DataFrame:
     of its checkers); ``stand_alone`` (the sum of these); ``marginal``. A cost is NaN if that of a checker is unknown.
     """
     done = _once(trials).set_index("trial")
-    own = done[[PREFIX + name for name in own_phases(trials)]].sum(axis=1, min_count=1)
-    score = done[PREFIX + SCORE].fillna(0.0) if PREFIX + SCORE in done else own * 0.0
+    own = done[[phase.key for phase in own_phases(trials)]].sum(axis=1, min_count=1)
+    score = done[Phase.SCORE.key].fillna(0.0) if Phase.SCORE.key in done else own * 0.0
     users = _users(done)
     # the marginal cost of a checker for each trial that uses it
     share = (score + own.where(~done["requested"].astype(bool), 0.0)) / users.reindex(done.index)
@@ -70,7 +67,7 @@ def ratio(costs: Cells, key: Key, account: str) -> float:
 
 def total_seconds(trials: pd.DataFrame) -> float:
     """All phases of all finished trials, each trial once."""
-    return float(_once(trials)[[PREFIX + name for name in phases(trials)]].to_numpy(dtype=float, na_value=0.0).sum())
+    return float(_once(trials)[[phase.key for phase in phases(trials)]].to_numpy(dtype=float, na_value=0.0).sum())
 
 
 def _once(trials: pd.DataFrame) -> pd.DataFrame:

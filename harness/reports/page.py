@@ -15,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.files import write_atomically
 from harness.metrics import PRIMARY, SCORES
+from harness.phases import Phase
 from harness.reports import figures, formatting, tables
-from harness.reports.costs import CHECKERS, PREFIX
+from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
 from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
@@ -56,7 +57,7 @@ def write(results: Results, folder: Path) -> Path:
         for drawing in section.drawings:
             drawing.save(folder / "figures")
     order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
-    times = [str(column) for column in order.columns if str(column).startswith(PREFIX)]
+    times = [phase.key for phase in Phase if phase.key in order]
     _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / "trials.csv")
     measured = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
     _write_csv(order, [*IDENTITY, *times, *MACHINE, *measured], folder / "runtime.csv")

@@ -133,7 +133,7 @@ def cost(results: Results) -> Table:
     """Mean seconds by phase and method, both accounts, and peak memory."""
     trials = results.trials
     cells = requested(trials)
-    names = costs.phases(trials)
+    phases = costs.phases(trials)
     memory = {column: title for column, title in _MEMORY.items() if trials[column].notna().any()}
     cell_costs = costs.with_costs(cells, trials)
     rows = []
@@ -141,7 +141,7 @@ def cost(results: Results) -> Table:
         if finished(frame).empty:
             continue
         row = [key.benchmark, *_names(key)]
-        row += [formatting.seconds(by_seed(frame, costs.PREFIX + name).mean()) for name in names]
+        row += [formatting.seconds(by_seed(frame, phase.key).mean()) for phase in phases]
         for account in _ACCOUNTS:
             row += [
                 formatting.seconds(by_seed(frame, account).mean()),
@@ -150,7 +150,7 @@ def cost(results: Results) -> Table:
         row += [formatting.number(by_seed(frame, "rows_per_second").mean(), 0)]
         row += [formatting.number(by_seed(frame, name).max(), 0) for name in memory]
         rows.append(row)
-    columns = [f"{name.replace('_', ' ')} s" for name in names]
+    columns = [f"{phase.label} s" for phase in phases]
     columns += ["stand-alone s", "stand-alone × CE", "marginal s", "marginal × CE", "rows/s", *memory.values()]
     return table("Cost", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), _cost_note(results))
 

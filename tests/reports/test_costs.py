@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.phases import Phase
 from harness.reports import costs
 from harness.reports.grid import requested
 
@@ -75,7 +76,7 @@ def test_marginal_costs_add_up_in_a_larger_grid(build: Build) -> None:
     # every trial is a checker or is requested; a CE that is no checker would write no scores
     cell_costs = costs.accounts(results.trials)
     ids = results.trials.loc[results.trials["requested"], "trial"]
-    phases = [costs.PREFIX + name for name in ("load", "tokenize", "train", "score")]
+    phases = [phase.key for phase in (Phase.LOAD, Phase.TOKENIZE, Phase.TRAIN, Phase.SCORE)]
     assert cell_costs.loc[ids, "marginal"].sum() == pytest.approx(results.trials[phases].to_numpy().sum())
 
 
@@ -95,10 +96,10 @@ def test_the_cost_of_an_unknown_checker_is_unknown() -> None:
     assert cell_costs.loc["D", "stand_alone"] == 60.0
 
 
-def test_any_other_phase_is_charged_and_no_phase_is_none() -> None:
-    trials = grid(True).assign(seconds_meta_gradient=[np.nan, np.nan, np.nan, 5.0], seconds_never=np.nan)
+def test_any_other_phase_is_charged_and_a_phase_never_timed_is_none() -> None:
+    trials = grid(True).assign(seconds_meta_gradient=[np.nan, np.nan, np.nan, 5.0], seconds_classify=np.nan)
     assert costs.accounts(trials).loc["dimp", "own"] == 85.0
-    assert "never" not in costs.phases(trials)
+    assert Phase.CLASSIFY not in costs.phases(trials)
 
 
 def test_ratio_is_against_ce_on_the_same_source(build: Build) -> None:

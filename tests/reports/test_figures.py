@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure as MplFigure
 
 from harness.methods import methods
-from harness.reports import figures
+from harness.phases import Phase
+from harness.reports import costs, figures
 from harness.reports.figures.style import GREY, Palette
 from harness.reports.grid import requested
 from harness.reports.results import Results
@@ -166,11 +167,20 @@ def test_sources_with_the_same_method_have_rows_of_their_own(build: Build) -> No
     assert labels == ["generated: imp", "generated: dimp", "noisy: imp", "noisy: dimp"]
 
 
-def test_any_number_of_phases_can_be_drawn(build: Build) -> None:
+def test_every_phase_can_be_drawn_and_keeps_its_color(build: Build) -> None:
     results = build(methods=("ce", "dimp"), seeds=(0,))
-    phases = {f"seconds_phase_{i}": 1.0 for i in range(9)}
-    (drawing,) = figures.draw(replace(results, trials=results.trials.assign(**phases)))["Cost"]
-    assert "phase 8" in {text.get_text() for text in drawing.figure.legends[0].get_texts()}
+    charged = set(Phase) - {Phase.LOAD, Phase.TOKENIZE, Phase.SCORE, *costs.NOT_CHARGED}
+
+    def colors(trials: pd.DataFrame) -> dict[str, object]:
+        (drawing,) = figures.draw(replace(results, trials=trials))["Cost"]
+        legend = drawing.figure.legends[0]
+        texts = [text.get_text() for text in legend.get_texts()]
+        return dict(zip(texts, [patch.get_facecolor() for patch in legend.get_patches()], strict=True))
+
+    every = colors(results.trials.assign(**{phase.key: 1.0 for phase in charged}))
+    assert {phase.label for phase in charged} <= every.keys()
+    assert len(set(every.values())) == len(every)
+    assert colors(results.trials).items() <= every.items()
 
 
 def test_reports_load_no_heavy_package() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import cycle, islice
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from harness.phases import Phase
 from harness.reports import costs, formatting
 from harness.reports.figures.base import ReportFigure
 from harness.reports.figures.rows import label_rows, rows_of
@@ -23,6 +22,13 @@ from harness.reports.grid import (
     requested,
 )
 from harness.reports.results import Results
+
+PHASE_COLORS = {
+    Phase.TRAIN: COLORS[0],
+    Phase.OUTER_ROUNDS: COLORS[4],
+    Phase.META_GRADIENT: COLORS[6],
+    Phase.CLASSIFY: COLORS[5],
+}
 
 
 class CostFigure(ReportFigure):
@@ -64,14 +70,11 @@ class CostFigure(ReportFigure):
 def _parts(trials: pd.DataFrame) -> dict[str, tuple[list[str], str]]:
     """The segments of a bar: label -> columns and color. Loading and tokenizing share one."""
     own = costs.own_phases(trials)
-    loading = [name for name in own if name in ("load", "tokenize")]
-    parts = {"load and tokenize": ([costs.PREFIX + name for name in loading], PALE)} if loading else {}
-    rest = [name for name in own if name not in loading]
-    labels = {name.replace("_", " "): [costs.PREFIX + name] for name in rest}
-    labels |= {name: [name] for name in costs.CHECKERS.values()} | {"scoring": ["scoring"]}
-    own_colors = islice(cycle((COLORS[0], *COLORS[6:], *COLORS[4:6])), len(rest))
-    colors = (*own_colors, *COLORS[1:4])
-    return parts | {label: (columns, color) for (label, columns), color in zip(labels.items(), colors, strict=True)}
+    loading = [phase for phase in own if phase in (Phase.LOAD, Phase.TOKENIZE)]
+    parts = {"load and tokenize": ([phase.key for phase in loading], PALE)} if loading else {}
+    parts |= {phase.label: ([phase.key], PHASE_COLORS[phase]) for phase in own if phase not in loading}
+    shared = (*costs.CHECKERS.values(), "scoring")
+    return parts | {name: ([name], color) for name, color in zip(shared, COLORS[1:4], strict=True)}
 
 
 def _draw_stack(ax: Axes, y: int, key: Key, cells: Cells, parts: dict[str, tuple[list[str], str]]) -> None:
