@@ -15,7 +15,7 @@ from harness.config.benchmark import Benchmark, CorruptedSplit, DataSource, Pool
 from harness.config.schema import parse, read_yaml
 from harness.data import split_files as disk
 from harness.data.cleaning import clean
-from harness.data.corruptions import corrupt, kind
+from harness.data.corruptions import KINDS, corrupt
 from harness.data.near_duplicates import groups, matches
 from harness.data.partition import limit, partition
 from harness.data.readers import fingerprint, package_folder, read
@@ -75,7 +75,7 @@ def outline(benchmark: Benchmark) -> dict[str, str]:
             rows = f"{entry.rows} rows" if entry.rows else "the rest"
             out[name] = f"{rows} of {_origin(benchmark.pools[entry.pool])}"
         elif isinstance(entry, CorruptedSplit):
-            shares = {kind: getattr(entry, kind) for kind in ("flip", "swap", "unrelated", "duplicate")}
+            shares = {kind: getattr(entry, kind) for kind in KINDS}
             kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in shares.items() if share) or "confusion matrix"
             out[name] = f"{entry.of} with {kinds}"
         else:
@@ -170,9 +170,10 @@ def _build(benchmark: Benchmark) -> Built:
             out[name] = _without_matches(*out[name], out, benchmark)
     for name, entry in benchmark.splits.items():
         if isinstance(entry, CorruptedSplit):
-            spoiled = corrupt(out[entry.of][0], entry, benchmark.labels, name)
-            tally = Counter(map(kind, spoiled.ids))
-            out[name] = spoiled, [f"{name}: {', '.join(f'{count} {what}' for what, count in sorted(tally.items()))}"]
+            corrupted = corrupt(out[entry.of][0], entry, benchmark.labels, name)
+            counts = Counter(kind or "clean" for kind in corrupted.corruptions or ())
+            tally = ", ".join(f"{counts[kind]} {kind}" for kind in ("clean", *KINDS) if counts[kind])
+            out[name] = corrupted, [f"{name}: {tally}"]
     _check_ids(benchmark, out)
     for note in dict.fromkeys(note for _, notes in out.values() for note in notes):
         log.info("%s: %s", benchmark.name, note)

@@ -142,7 +142,7 @@ def test_tweet_sentiment(tmp_path, monkeypatch):
         "test": "a6cd2d819a467b16",
         "real_large": "02729d62198cfcb3",
         "generated": "45bf8b39c3f13677",
-        "noisy": "471214572b0101c4",
+        "noisy": "59883642d427a300",
     }
     assert {name: np.bincount(split.labels).tolist() for name, split in splits.items()} == {
         "real_small": [128, 116, 56],
