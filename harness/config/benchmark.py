@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from harness.config.schema import FrozenModel, Positive
+from harness.config.schema import FrozenModel, PathText, Positive, absolute
 from harness.config.sources import SPLITS, TRAINING_SPLITS
 from harness.errors import unknown
 
@@ -23,11 +23,11 @@ Columns = Annotated[
 class DataSource(FrozenModel):
     """Where labelled rows come from: exactly one of ``file``, ``package`` or ``hub``."""
 
-    file: str | None = None
+    file: PathText | None = None
     """A csv, jsonl or parquet file; a relative path is relative to the YAML file that names it."""
     package: str | None = None
     """An installed Python package that carries the file ``path``. It is read, never imported."""
-    path: str | None = None
+    path: PathText | None = None
     """The file inside ``package``."""
     hub: str | None = None
     """A dataset repository with parquet files, e.g. ``cardiffnlp/tweet_eval``."""
@@ -48,7 +48,7 @@ class DataSource(FrozenModel):
     white space, give the same ids and the same division into splits."""
     rows: Positive | None = None
     """How many rows there must be before cleaning; any other number is an error."""
-    mirror: str | None = None
+    mirror: PathText | None = None
     """A file with the rows of ``hub``, below the folder that the environment variable HARNESS_MIRROR names. Where
     the variable is set, the file is read and the hub is not asked."""
     clean: tuple[str, ...] = ()
@@ -218,7 +218,7 @@ def anchor_files(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         entries = out.get(group)
         if isinstance(entries, dict):
             out[group] = {
-                name: {**spec, "file": str((folder / spec["file"]).resolve())}
+                name: {**spec, "file": absolute(spec["file"], folder)}
                 if isinstance(spec, dict) and isinstance(spec.get("file"), str) and "://" not in spec["file"]
                 else spec
                 for name, spec in entries.items()

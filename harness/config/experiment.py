@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from harness.config.benchmark import Benchmark, anchor_files
-from harness.config.schema import FrozenModel, Positive, apply_overrides, explain, parse, read_yaml, set_key
+from harness.config.schema import (
+    FrozenModel,
+    PathText,
+    Positive,
+    absolute,
+    apply_overrides,
+    explain,
+    parse,
+    read_yaml,
+    set_key,
+)
 from harness.config.sources import SOURCES, SPLITS, STAGES
 from harness.errors import unknown
 
@@ -143,7 +153,7 @@ class Report(FrozenModel):
 
 #: A benchmark's name or file, or the benchmark itself.
 BenchmarkEntry = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[Benchmark, Tag("<written out>")],
+    Annotated[PathText, Tag("<name>")] | Annotated[Benchmark, Tag("<written out>")],
     Discriminator(lambda value: "<written out>" if isinstance(value, Benchmark | dict) else "<name>"),
 ]
 
@@ -162,7 +172,7 @@ class Experiment(FrozenModel):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     quality_fractions: tuple[Fraction, ...] = (1.0,)
     """Shares of ``real_small`` that train the quality checker: stratified, nested."""
-    encoder: str = "google-bert/bert-base-uncased"
+    encoder: PathText = "google-bert/bert-base-uncased"
     """A hub name, a folder, or ``package:NAME/PATH`` for weights inside an installed package."""
     rows: dict[str, Positive] = {}
     """At most so many rows of a split (stratified): a smaller run of the same experiment."""
@@ -260,7 +270,7 @@ def _anchor_prompts(grid: Any, folder: Path) -> None:
             if isinstance(method, dict):
                 for settings in (method, method.get("settings")):  # the short form, and the long one
                     if isinstance(settings, dict) and isinstance(settings.get("prompts"), str):
-                        settings["prompts"] = str((folder / settings["prompts"]).resolve())
+                        settings["prompts"] = absolute(settings["prompts"], folder)
 
 
 def _list(value: Any) -> list[Any]:
@@ -271,5 +281,5 @@ def _anchor(entry: Any, folder: Path) -> Any:
     if isinstance(entry, dict):
         return anchor_files(entry, folder)
     if isinstance(entry, str) and entry.endswith((".yaml", ".yml")):
-        return str((folder / entry).resolve())
+        return absolute(entry, folder)
     return entry

@@ -8,11 +8,19 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, ValidationError
 
 from harness.errors import UserError, unknown
 
+
+def _without_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError(f"expected a path without NUL bytes, found {path!r}")
+    return path
+
+
 Positive = Annotated[int, Field(ge=1, le=10**9)]
+PathText = Annotated[str, AfterValidator(_without_nul)]
 Model = TypeVar("Model", bound=BaseModel)
 Anchor = Callable[[dict[str, Any], Path], dict[str, Any]]
 
@@ -71,6 +79,11 @@ def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] 
         included.pop("name", None)
         merged = _merge(merged, included)
     return _merge(merged, anchor(raw, path.parent) if anchor else raw)
+
+
+def absolute(path: str, folder: Path) -> str:
+    """``path`` made absolute against ``folder``; with a NUL byte it stays as it is, and ``PathText`` rejects it."""
+    return path if "\0" in path else str((folder / path).resolve())
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> None:

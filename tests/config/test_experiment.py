@@ -331,9 +331,39 @@ def test_numbers_where_methods_are_expected(grid, message, tmp_path):
         load(tmp_path / "e.yaml")
 
 
-def test_a_path_with_a_nul_is_refused():
+def test_an_experiments_path_with_a_nul_byte():
     with pytest.raises(UserError, match="cannot be read as YAML"):
         load(pathlib.Path("a\0b.yaml"))
+
+
+NUL = "expected a path without NUL bytes, found 'a\\x00b"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"encoder": "a\0b"}, f"encoder: {NUL}'"),
+        (benchmark(splits=ROWS | {"test": {"file": "a\0b.csv"}}), f"benchmarks.0.splits.test.file: {NUL}.csv'"),
+        (
+            benchmark(splits=ROWS | {"test": {"package": "p", "path": "a\0b"}}),
+            f"benchmarks.0.splits.test.path: {NUL}'",
+        ),
+        (
+            benchmark(splits=ROWS | {"test": {"hub": "h", "split": "s", "mirror": "a\0b"}}),
+            f"benchmarks.0.splits.test.mirror: {NUL}'",
+        ),
+        (benchmark(pools={"p": {"file": "a\0b.csv"}}), f"benchmarks.0.pools.p.file: {NUL}.csv'"),
+        ({"benchmarks": ["a\0b.yaml"]}, f"benchmarks.0: {NUL}.yaml'"),
+    ],
+)
+def test_a_path_in_an_experiment_with_a_nul_byte(changes, expected, tmp_path):
+    assert message(tmp_path, changes) == expected
+
+
+def test_an_override_and_an_include_with_a_nul_byte(tmp_path):
+    assert message(tmp_path, {}, 'encoder="a\\0b"') == f"encoder: {NUL}'"
+    with pytest.raises(UserError, match="cannot be read as YAML"):
+        load(write(tmp_path, {"include": "a\0b.yaml"}))
 
 
 def test_the_length_of_a_stage_is_visible_in_the_resolved_experiment():

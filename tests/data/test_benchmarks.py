@@ -127,6 +127,17 @@ def test_resolve(tmp_path):
         resolve("tweet_sentimant")
 
 
+def test_a_file_with_a_nul_byte(tmp_path):
+    file = tmp_path / "mine.yaml"
+    splits = "".join(f'  {name}: {{file: "rows\\0.csv"}}\n' for name in ("real_small", "validation", "test"))
+    file.write_text(f"labels: [dull, bright]\nsplits:\n{splits}")
+    with pytest.raises(UserError) as error:
+        resolve(str(file))
+    assert str(error.value).splitlines()[0] == (
+        f"{file}: splits.real_small.file: expected a path without NUL bytes, found 'rows\\x00.csv'"
+    )
+
+
 def test_every_benchmark_of_the_catalogue_is_valid():
     for name in catalogue():
         assert resolve(name).name == name
