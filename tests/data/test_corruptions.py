@@ -159,12 +159,12 @@ def test_splits_stored_without_the_column_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"of": "generated"}, "splits.noisy: the shares must add up to more than 0 and at most 1, got 0"),
-        ({"of": "generated", "flip": 0.7, "swap": 0.4}, "at most 1, got 1.1"),
-        ({"of": "generated", "flip": 0.1, "confusion": {"a": {"b": 0.1}}}, "give flip or confusion, not both"),
+        ({"of": "generated"}, "splits.noisy: expected shares that add up to more than 0 and at most 1, found 0"),
+        ({"of": "generated", "flip": 0.7, "swap": 0.4}, "at most 1, found 1.1"),
+        ({"of": "generated", "flip": 0.1, "confusion": {"a": {"b": 0.1}}}, "expected flip or confusion, found both"),
         ({"of": "generated", "confusion": {"a": {"a": 0.1}}}, "confusion.a: expected shares of other labels"),
         ({"of": "generated", "confusion": {"a": {"d": 0.1}}}, "unknown label 'd' in splits.noisy.confusion."),
-        ({"of": "real_large", "flip": 0.1}, "splits.noisy: takes the rows of real_large, which is not there"),
+        ({"of": "real_large", "flip": 0.1}, "splits.noisy: expected a clean split in `of`, but real_large is missing"),
         ({"of": "generated", "flop": 0.1}, "unknown key 'flop' in splits.noisy. Did you mean 'flip'?"),
     ],
 )
@@ -173,7 +173,7 @@ def test_errors_in_the_yaml(part, message):
     with pytest.raises(UserError) as error:
         parse(Benchmark, {"name": "x", "labels": LABELS, "splits": {**files, "noisy": part}}, "x.yaml")
     assert message in str(error.value)
-    with pytest.raises(UserError, match="for training only"):
+    with pytest.raises(UserError, match=r"splits\.test: only training splits may be corrupted: real_small, "):
         parse(Benchmark, {"name": "x", "labels": LABELS, "splits": {**files, "test": {"of": "generated", "flip": 0.1}}},
               "x.yaml")  # fmt: skip
 

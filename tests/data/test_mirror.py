@@ -88,8 +88,8 @@ def test_the_fingerprint_covers_the_content_of_the_mirror(mirror, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"file": "x.csv", "mirror": "y"}, "mirror stands in for a hub source; use file alone"),
-        ({**HUB, "id": "key"}, "give id or by_content, not both"),
+        ({"file": "x.csv", "mirror": "y"}, "expected hub beside mirror, its local copy; without hub, use file alone"),
+        ({**HUB, "id": "key"}, "expected id or by_content, found both"),
     ],
 )
 def test_errors_in_a_source(source, message):
