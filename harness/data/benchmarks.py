@@ -132,8 +132,8 @@ def summary(benchmark: Benchmark, cache: Path | None = None) -> list[SplitSummar
     out = []
     for name, (split, notes) in _load_or_build(benchmark, tuple(benchmark.splits), cache).items():
         _check_digest(benchmark, split)
-        tally = np.bincount(split.labels, minlength=len(benchmark.labels)).tolist()
-        counts = dict(zip(benchmark.labels, tally, strict=True))
+        rows = np.bincount(split.labels, minlength=len(benchmark.labels)).tolist()
+        counts = dict(zip(benchmark.labels, rows, strict=True))
         out.append(SplitSummary(name, len(split), counts, split.digest, tuple(notes)))
     return out
 
@@ -159,7 +159,7 @@ def _build(benchmark: Benchmark) -> SplitsWithNotes:
     """All splits, from their sources.
 
     Training rows that are near-duplicates of validation or test rows from another source are removed, so that training
-    does not leak the evaluation. Validation and test rows are never removed for that.
+    does not leak the evaluation. Validation and test splits with a source of their own keep all their rows.
     """
     out: SplitsWithNotes = {}
     for name, entry in benchmark.splits.items():
