@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from harness.checkers.scores import load_scores
 from harness.config.sources import SOURCES
 from harness.data.benchmarks import catalogue
-from harness.data.corruptions import kind
 from harness.data.selection import select
 from harness.data.split import Split
 from harness.data.split_files import save_split
@@ -244,8 +243,7 @@ def result_frames(job: Job, result: TrialResult, splits: Mapping[str, Split]) ->
             chosen = [position for position, id_ in enumerate(rows.ids) if id_ in weighed]
             rows, weights = rows.take(chosen), weights[:, chosen]
         names = np.array(trial.task.labels)[rows.labels].tolist()
-        corruptions = [name if (name := kind(id_)) != "original" else "" for id_ in rows.ids]
-        frames[Weights.FILE] = Weights.to_frame(rows.ids, names, corruptions, weights)
+        frames[Weights.FILE] = Weights.to_frame(rows.ids, names, rows.corruptions, weights)
     return frames
 
 

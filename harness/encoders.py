@@ -25,7 +25,7 @@ def locate(encoder: str) -> str:
     """
     if encoder.startswith(PACKAGE):
         name, _, inner = encoder.removeprefix(PACKAGE).partition("/")
-        spec = find_spec(name)
+        spec = find_spec(name) if name.isidentifier() else None  # a dotted name would import its parent
         if spec is None or not spec.submodule_search_locations:
             install = name.replace("_", "-")
             raise UserError(

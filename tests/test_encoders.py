@@ -49,6 +49,12 @@ def test_a_package_that_is_not_installed():
     )
 
 
+@pytest.mark.parametrize("name", ["", "no.such.weights", "no-such"])
+def test_a_package_that_cannot_be_imported_by_its_name(name):
+    with pytest.raises(UserError, match=f"the package {name!r} is not installed"):
+        locate(f"package:{name}/model")
+
+
 def test_a_folder_without_an_encoder(tmp_path, package):
     for name, folder in ((str(tmp_path), tmp_path), ("package:carries_weights", package), ("./nowhere", "nowhere")):
         with pytest.raises(UserError) as caught:

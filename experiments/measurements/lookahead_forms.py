@@ -2,7 +2,7 @@
 
 A classifier is trained with CE on a noisy source, some of whose labels were flipped, for some epochs. Then, without
 taking a step, every form is asked for the derivative of each row's weight, batch by batch (all weights one, the same
-dropout masks for every form). Printed: how well the derivatives tell flipped rows from intact ones (area under the ROC
+dropout masks for every form). Printed: how well the derivatives tell corrupted rows from clean ones (area under the ROC
 curve within a batch, mean over batches), and how near each form is to the published one (exact, through Adam): rank
 correlation, and relative difference |a - b| / |b| (Euclidean), both within a batch and after taking the batch's mean
 off: what all of its rows have in common tells none from another.
@@ -27,7 +27,6 @@ from sklearn.metrics import roc_auc_score
 
 from harness.config.experiment import load
 from harness.data.batches import epoch_batches
-from harness.data.corruptions import kind
 from harness.errors import UserError
 from harness.methods.protocols import Form, Rule
 from harness.planning import plan as planning
@@ -114,7 +113,7 @@ def main() -> None:
     store, workers = Store("memory://forms"), ProcessGroup.here("cpu")
     torch.set_num_threads(trial.threads)
     source = run_trial.training_rows(trial, "noisy", splits)
-    intact = np.array([kind(name) == "original" for name in source.ids])
+    clean = np.array([not kind for kind in source.corruptions or ()])
     out, facts = Console(highlight=False), {}
     for epochs in args.epochs:
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
@@ -140,7 +139,7 @@ def main() -> None:
         said = list(track(slopes(loop, ahead, batches, args.forms), f"after epoch {epochs}", total=len(batches)))
         table = Table("form", "AUROC", "rank correlation", "relative difference", title=f"after {epochs} epochs of CE")
         for name in args.forms:
-            area = np.mean([roc_auc_score(intact[rows], -found[name]) for rows, found in said])
+            area = np.mean([roc_auc_score(clean[rows], -found[name]) for rows, found in said])
             row = {"auroc": float(area)}
             if PUBLISHED in args.forms:
                 pairs = [[v - v.mean() for v in (found[name], found[PUBLISHED])] for _, found in said]

@@ -1,4 +1,4 @@
-"""An experiment: a grid of trials, their settings, and the report wanted from them."""
+"""An experiment: a grid of trials, their settings and their report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from harness.config.benchmark import Benchmark, anchor_files
-from harness.config.schema import FrozenModel, Positive, apply_overrides, explain, parse, read_yaml, set_key
+from harness.config.schema import (
+    FrozenModel,
+    PathText,
+    Positive,
+    absolute,
+    apply_overrides,
+    explain,
+    parse,
+    read_yaml,
+    set_key,
+)
 from harness.config.sources import SOURCES, SPLITS, STAGES
 from harness.errors import unknown
 
+#: Stage -> length, where an experiment sets none.
 DEFAULT_LENGTHS = {"real_small": {"steps": 80}}
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -64,21 +75,21 @@ class Training(FrozenModel):
     """How a classifier is fine-tuned. The same for every method of an experiment."""
 
     epochs: Positive = 5
-    """Passes over the source, and how often the model is evaluated."""
+    """Passes over the source; the model is evaluated after each."""
     steps: Positive | None = None
-    """Optimizer steps in place of epochs; evaluated ``epochs`` times at even distances."""
+    """Optimizer steps in place of epochs; the model is evaluated ``epochs`` times at even intervals."""
     batch_size: Positive = 32
-    """Rows of one optimizer step, over all devices."""
+    """Rows per optimizer step, over all devices."""
     accumulation: Positive = 1
-    """In how many slices a device computes its share of a batch."""
+    """Micro-batches into which a device divides its share of a batch."""
     learning_rate: float = Field(default=5e-5, gt=0.0)
     warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of the steps over which the learning rate rises; it then falls linearly to zero."""
     weight_decay: float = Field(default=0.01, ge=0.0)
     gradient_norm: float = Field(default=1.0, gt=0.0)
-    """Gradients are scaled down to this norm."""
+    """Largest norm of the gradient; a larger gradient is scaled down to it."""
     max_length: Positive = 128
-    """Tokens after which a text is cut."""
+    """Most tokens of a row; longer texts are truncated."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16`` runs the encoder under autocast; loss and weights stay in float32."""
     attention: Literal["sdpa", "eager"] = "sdpa"
@@ -86,64 +97,64 @@ class Training(FrozenModel):
 
     @property
     def evaluations(self) -> int:
-        """How often the model is evaluated."""
+        """Number of evaluations during training."""
         return self.epochs if self.steps is None else min(self.epochs, self.steps)
 
 
 class Length(FrozenModel):
-    """How long a stage trains; what is not given is that of ``training``."""
+    """The length of a stage; a key that is missing has the value in ``training``."""
 
     epochs: Positive | None = None
     steps: Positive | None = None
 
     @model_validator(mode="after")
-    def _something(self) -> Length:
+    def _not_empty(self) -> Length:
         if self.epochs is None and self.steps is None:
             raise ValueError("expected epochs, steps, or both")
         return self
 
     def apply(self, training: Training) -> Training:
-        """``training`` with this length."""
+        """``training`` with this length in place of its own."""
         if self.steps is None:
             return training.model_copy(update={"epochs": self.epochs, "steps": None})
         return training.model_copy(update={"epochs": self.epochs or training.epochs, "steps": self.steps})
 
 
 class Resources(FrozenModel):
-    """What one trial takes. Threads and workers are part of a trial's identity: they change the bits."""
+    """Resources of one trial. Threads and workers change floating-point results, so they are part of a trial's id."""
 
     cpus: Positive = 1
-    """CPU cores, and threads, of each worker."""
+    """CPU cores of each worker, and its number of threads."""
     gpus: float = Field(default=0.0, ge=0.0)
-    """GPUs of each worker; a fraction shares one, which spoils runtimes."""
+    """GPUs of each worker. With a fraction, trials share a GPU, and measured runtimes are not meaningful."""
     workers: Positive = 1
-    """Devices a trial trains on; two or more run as a DDP worker group."""
+    """Devices that a trial trains on; two or more form a DDP process group."""
     concurrent: Positive | None = None
-    """At most so many trials at once; default: as many as fit."""
+    """Largest number of trials at once; default: as many as fit."""
     memory_gb: float | None = Field(default=None, gt=0.0)
-    """Memory that Ray reserves for each worker."""
+    """Memory in GB that Ray reserves for each worker."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """How often a trial is started again after its process died."""
+    """How often a trial is restarted after its process died."""
 
     @model_validator(mode="after")
     def _whole_devices(self) -> Resources:
         if self.gpus > 1.0:
-            raise ValueError(f"gpus is per worker and at most 1, got {self.gpus}; use workers for more devices")
+            raise ValueError(f"gpus: expected at most 1 per worker, found {self.gpus}. Use workers for more devices")
         if self.workers > 1 and self.gpus not in (0.0, 1.0):
-            raise ValueError(f"a worker group needs whole devices, got gpus={self.gpus}")
+            raise ValueError(f"gpus: expected 0 or 1 with several workers, found {self.gpus}")
         return self
 
 
 class Report(FrozenModel):
-    """What the report shows."""
+    """Settings of the report."""
 
     epoch: Literal["last", "best_validation"] = "last"
-    """Which epoch a trial's result is. The test split never selects anything."""
+    """The evaluation that counts as a trial's result. Test results never select it."""
 
 
-#: A benchmark's name or file, or the benchmark itself.
+#: A benchmark's name in the catalogue, its YAML file, or the benchmark written inline.
 BenchmarkEntry = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[Benchmark, Tag("<written out>")],
+    Annotated[PathText, Tag("<name>")] | Annotated[Benchmark, Tag("<written out>")],
     Discriminator(lambda value: "<written out>" if isinstance(value, Benchmark | dict) else "<name>"),
 ]
 
@@ -152,7 +163,7 @@ SWEPT: dict[str, type[FrozenModel]] = {"training": Training, **{f"stages.{name}"
 
 
 class Experiment(FrozenModel):
-    """A grid of fine-tunes and the report wanted from it."""
+    """A grid of fine-tunes, their settings and their report."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     description: str = ""
@@ -161,31 +172,32 @@ class Experiment(FrozenModel):
     grid: tuple[GridRow, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     quality_fractions: tuple[Fraction, ...] = (1.0,)
-    """Shares of ``real_small`` that train the quality checker: stratified, nested."""
-    encoder: str = "google-bert/bert-base-uncased"
-    """A hub name, a folder, or ``package:NAME/PATH`` for weights inside an installed package."""
+    """Shares of ``real_small`` that the quality checker is trained on: stratified and nested."""
+    encoder: PathText = "google-bert/bert-base-uncased"
+    """A hub name, a folder, or ``package:NAME/PATH`` for weights in an installed package."""
     rows: dict[str, Positive] = {}
-    """At most so many rows of a split (stratified): a smaller run of the same experiment."""
+    """Split -> largest number of its rows (stratified), for a smaller run of the same experiment."""
     training: Training = Training()
     stages: dict[str, Length] = Field(default={}, validate_default=True)
-    """Length of training on some splits alone, e.g. ``real_small: {steps: 80}``, which is the default: it holds for
-    the source ``real_small``, hence for the quality checker, and for the last stage of ``generated_then_real``. By
-    epochs, a small set stays nearly untrained; 80 was chosen on validation data (experiments/checker_steps.yaml)."""
+    """Stage -> its length, where it differs from ``training``. The default ``real_small: {steps: 80}`` applies to the
+    source ``real_small``, hence to the quality checker, and to the last stage of ``generated_then_real``: with a length
+    in epochs, a model on few rows is hardly trained. 80 was selected on validation data
+    (experiments/checker_steps.yaml)."""
     sweep: dict[str, tuple[Any, ...]] = {}
-    """More axes: a dotted setting and its values, e.g. ``training.learning_rate: [2e-5, 5e-5]``."""
+    """Further axes: a dotted setting and its values, e.g. ``training.learning_rate: [2e-5, 5e-5]``."""
     resources: Resources = Resources()
     report: Report = Report()
 
     @field_validator("seeds", "quality_fractions")
     @classmethod
-    def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not values or len(set(values)) != len(values):
-            raise ValueError(f"expected distinct values, at least one, got {list(values)}")
+            raise ValueError(f"expected distinct values, at least one, found {list(values)}")
         return values
 
     @model_validator(mode="before")
     @classmethod
-    def _renamed(cls, raw: Any) -> Any:
+    def _reject_renamed_keys(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and "checkers" in raw:
             raise ValueError("checkers.quality_steps is now stages.real_small.steps: stages: {real_small: {steps: 80}}")
         return raw
@@ -196,7 +208,7 @@ class Experiment(FrozenModel):
         return {**DEFAULT_LENGTHS, **stages} if isinstance(stages, dict) else stages
 
     @model_validator(mode="after")
-    def _checks(self) -> Experiment:
+    def _known_names(self) -> Experiment:
         for key in self.stages:
             if key not in STAGES:
                 raise ValueError(str(unknown("stage", key, STAGES, "stages")))
@@ -205,21 +217,21 @@ class Experiment(FrozenModel):
                 raise ValueError(str(unknown("split", key, SPLITS, "rows")))
         for key, values in self.sweep.items():
             section, _, field = key.rpartition(".")
-            part = SWEPT.get(section)
-            if part is None or field not in part.model_fields:
+            group = SWEPT.get(section)
+            if group is None or field not in group.model_fields:
                 known = [f"{name}.{key}" for name, kind in SWEPT.items() for key in kind.model_fields]
                 raise ValueError(str(unknown("setting", key, known, "sweep")))
             if not values:
-                raise ValueError(f"sweep.{key} has no values")
+                raise ValueError(f"sweep.{key}: expected at least one value, found none")
             for value in values:
                 try:
-                    part.model_validate({field: value})
+                    group.model_validate({field: value})
                 except ValidationError as error:
-                    raise ValueError(f"sweep.{explain(part, error)[0].replace(field, key, 1)}") from None
+                    raise ValueError(f"sweep.{explain(group, error)[0].replace(field, key, 1)}") from None
         return self
 
     def variants(self) -> list[tuple[str, Experiment]]:
-        """The experiment once for each combination of ``sweep``, with a name for the combination."""
+        """Name and experiment of every combination of the values in ``sweep``; without it, one with an empty name."""
         out = []
         for values in product(*self.sweep.values()):
             raw = self.model_dump(exclude={"sweep"})
@@ -233,9 +245,14 @@ class Experiment(FrozenModel):
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
-    """The experiment in a YAML file, with ``key=value`` overrides (dotted keys, YAML values) applied.
+    """The experiment in a YAML file; relative paths in it are relative to its folder.
 
-    Files that the experiment names relatively are relative to its own folder.
+    Args:
+        path: the file.
+        overrides: ``key=value`` pairs, with dotted keys and YAML values.
+
+    Raises:
+        UserError: the file cannot be read, or a setting is unknown or not valid.
     """
     raw = read_yaml(path, _anchor_paths)
     apply_overrides(raw, overrides)
@@ -244,32 +261,33 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """An experiment's raw YAML with its relative paths made absolute against ``folder``."""
+    """The mapping in an experiment's YAML, with relative paths made absolute against ``folder``."""
     benchmarks = raw.get("benchmarks")
     if isinstance(benchmarks, str | dict):
         raw["benchmarks"] = benchmarks = [benchmarks]
     if isinstance(benchmarks, list):
-        raw["benchmarks"] = [_anchor(entry, folder) for entry in benchmarks]
+        raw["benchmarks"] = [_anchor_benchmark(entry, folder) for entry in benchmarks]
     _anchor_prompts(raw.get("grid"), folder)
     return raw
 
 
 def _anchor_prompts(grid: Any, folder: Path) -> None:
+    """Make the folders ``prompts`` of methods absolute, in place."""
     for row in grid if isinstance(grid, list) else []:
-        for method in _list(row.get("methods") if isinstance(row, dict) else None):
+        for method in _as_list(row.get("methods") if isinstance(row, dict) else None):
             if isinstance(method, dict):
                 for settings in (method, method.get("settings")):  # the short form, and the long one
                     if isinstance(settings, dict) and isinstance(settings.get("prompts"), str):
-                        settings["prompts"] = str((folder / settings["prompts"]).resolve())
+                        settings["prompts"] = absolute(settings["prompts"], folder)
 
 
-def _list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _anchor(entry: Any, folder: Path) -> Any:
+def _anchor_benchmark(entry: Any, folder: Path) -> Any:
     if isinstance(entry, dict):
         return anchor_files(entry, folder)
     if isinstance(entry, str) and entry.endswith((".yaml", ".yml")):
-        return str((folder / entry).resolve())
+        return absolute(entry, folder)
     return entry

@@ -1,4 +1,4 @@
-"""What every configuration shares: a strict base model, reading YAML, and errors that name the key and the fix."""
+"""Common to all configurations: a strict base model, reading YAML, and errors that name the key and the fix."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, ValidationError
 
 from harness.errors import UserError, unknown
 
+
+def _without_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError(f"expected a path without NUL bytes, found {path!r}")
+    return path
+
+
 Positive = Annotated[int, Field(ge=1, le=10**9)]
+#: A path in settings.
+PathText = Annotated[str, AfterValidator(_without_nul)]
 Model = TypeVar("Model", bound=BaseModel)
+#: Makes the relative paths in a mapping absolute, given the folder that they are relative to.
 Anchor = Callable[[dict[str, Any], Path], dict[str, Any]]
 
 _WHOLE, _NUMBER = "expected a whole number", "expected a number"
@@ -37,7 +47,16 @@ class FrozenModel(BaseModel):
 
 
 def parse(kind: type[Model], raw: Any, where: str) -> Model:
-    """``raw`` as a ``kind``, or a ``UserError`` that names the key, what was found and the nearest right key."""
+    """``raw`` validated as a ``kind``.
+
+    Args:
+        kind: the model.
+        raw: what a file contains.
+        where: the file, for messages.
+
+    Raises:
+        UserError: it is not valid; names every wrong key, what was found, and the nearest known key.
+    """
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
@@ -45,18 +64,18 @@ def parse(kind: type[Model], raw: Any, where: str) -> Model:
 
 
 def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The mapping in a YAML file, loaded safely, with the files that it includes.
+    """The mapping in a YAML file, loaded safely and merged into those of the files that it includes.
 
-    ``include:`` names one file or several, relative to this one; what stands in this file goes before what they say,
-    mappings key by key. An included ``name`` does not count.
+    ``include:`` names one or several files, relative to this one. Values of this file replace included values, those of
+    later files replace those of earlier ones; mappings are merged key by key. The key ``name`` is not included.
 
     Args:
         path: the file.
-        anchor: makes the relative paths in a file's mapping absolute, given its folder.
+        anchor: makes relative paths absolute, in each file's mapping.
         trail: the files that include this one.
 
     Raises:
-        UserError: a file is missing, is no mapping, or includes itself.
+        UserError: a file is missing, is not YAML or not a mapping, or includes itself.
     """
     if path.absolute() in trail:
         raise UserError(f"{path}: it includes itself: {' -> '.join(str(file) for file in (*trail, path.absolute()))}")
@@ -73,8 +92,13 @@ def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] 
     return _merge(merged, anchor(raw, path.parent) if anchor else raw)
 
 
+def absolute(path: str, folder: Path) -> str:
+    """``path`` made absolute against ``folder``; with a NUL byte it stays as it is, and ``PathText`` rejects it."""
+    return path if "\0" in path else str((folder / path).resolve())
+
+
 def apply_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Sets the ``KEY=VALUE`` pairs of the option ``--set`` in a file's mapping, in place.
+    """Set the ``KEY=VALUE`` pairs of the option ``--set`` in a mapping, in place.
 
     Args:
         raw: the mapping.
@@ -94,10 +118,16 @@ def apply_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> None:
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Sets a dotted key of a mapping in place; groups on the way are created.
+    """Set a dotted key of a mapping in place; missing groups are created.
+
+    Args:
+        raw: the mapping.
+        key: e.g. ``training.epochs``.
+        value: the new value.
+        where: the start of an error message.
 
     Raises:
-        UserError: a part of the key is not a mapping. The message begins with ``where``.
+        UserError: a group in the key is not a mapping.
     """
     *groups, last = key.split(".")
     for group in groups:
@@ -107,12 +137,12 @@ def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
     raw[last] = value
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` on top of ``base``: mappings key by key, anything else replaced."""
+def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    """``base`` updated with ``update``: mappings are merged key by key, other values are replaced."""
     out = dict(base)
-    for key, value in over.items():
-        known = out.get(key)
-        out[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    for key, value in update.items():
+        old = out.get(key)
+        out[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return out
 
 
@@ -120,8 +150,8 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = unknown("file", path.name, (p.name for p in path.parent.glob("*.y*ml")), str(path.parent))
-        raise near from None
+        neighbors = (file.name for file in path.parent.glob("*.y*ml"))
+        raise unknown("file", path.name, neighbors, str(path.parent)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a NUL in the path, bytes that are not UTF-8
         raise UserError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(raw, dict):
@@ -130,59 +160,59 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def explain(kind: type[BaseModel], error: ValidationError) -> list[str]:
-    """One line for each mistake in what should have been a ``kind``; consequences of another mistake are left out."""
+    """One line for each mistake in the input of a ``kind``, without those that follow from another mistake."""
     details = error.errors()
     lines = []
     for detail in details:
-        place = detail["loc"]
-        inner = any(other["loc"][: len(place)] == place and other is not detail for other in details)
-        if not (detail["type"] == "too_short" and inner):  # an entry that is wrong does not count
+        location = detail["loc"]
+        inner = any(other["loc"][: len(location)] == location and other is not detail for other in details)
+        if not (detail["type"] == "too_short" and inner):  # pydantic does not count entries that are not valid
             lines.append(_line(kind, detail))
     return list(dict.fromkeys(lines))
 
 
 def _line(kind: type[BaseModel], detail: Any) -> str:
-    place, found = detail["loc"], detail["input"]
-    where = _dotted(place)
+    location, value = detail["loc"], detail["input"]
+    where = _dotted(location)
     if detail["type"] == "extra_forbidden":
-        return _extra(kind, place)
+        return _extra(kind, location)
     if detail["type"] == "missing":
         return f"{where} is missing"
     start = f"{where}: " if where else ""
     if detail["type"] == "value_error":
         return f"{start}{detail['ctx']['error']}"
     if detail["type"] == "literal_error":
-        allowed = [str(value) for t in _types_at(kind, place) if get_origin(t) is Literal for value in get_args(t)]
-        return str(unknown("value", str(found), allowed, where))
+        allowed = [str(option) for t in _types_at(kind, location) if get_origin(t) is Literal for option in get_args(t)]
+        return str(unknown("value", str(value), allowed, where))
     if detail["type"] == "too_short":
-        return f"{start}expected at least {detail['ctx']['min_length']}, found {len(found)}: {_short(found)}"
+        return f"{start}expected at least {detail['ctx']['min_length']}, found {len(value)}: {_short(value)}"
     if detail["type"] == "string_type":
-        return f"{start}expected text, found {_short(found)}{_quote(found)}"
+        return f"{start}expected text, found {_short(value)}{_quote(value)}"
     expected = _EXPECTED.get(detail["type"])
     if expected is None:
         message = detail["msg"]
-        return f"{start}{message[:1].lower()}{message[1:]}, found {_short(found)}"
-    return f"{start}{expected.format(**detail.get('ctx', {}))}, found {_short(found)}"
+        return f"{start}{message[:1].lower()}{message[1:]}, found {_short(value)}"
+    return f"{start}{expected.format(**detail.get('ctx', {}))}, found {_short(value)}"
 
 
-def _extra(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
-    key, owners = str(place[-1]), [t for t in _types_at(kind, place[:-1]) if _is_model(t)]
+def _extra(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    key, owners = str(location[-1]), [t for t in _types_at(kind, location[:-1]) if _is_model(t)]
     for owner in owners:
         for group, field in owner.model_fields.items():
             if any(_is_model(t) and key in t.model_fields for _, t in _members(field.annotation)):
-                inside = _dotted((*place[:-1], group, key))
-                return f"unknown key {_dotted(place)!r}. It belongs into {group!r}: {inside}"
-    return str(unknown("key", key, {name for owner in owners for name in owner.model_fields}, _dotted(place[:-1])))
+                full = _dotted((*location[:-1], group, key))
+                return f"unknown key {_dotted(location)!r}. It belongs to {group!r}: {full}"
+    return str(unknown("key", key, {name for owner in owners for name in owner.model_fields}, _dotted(location[:-1])))
 
 
-def _quote(found: Any) -> str:
-    if isinstance(found, bool):
+def _quote(value: Any) -> str:
+    if isinstance(value, bool):
         return ". YAML reads yes, no, on and off as true and false: write them in quotes, e.g. 'yes'"
-    return f". Write it in quotes: '{found}'" if isinstance(found, int | float) else ""
+    return f". Write it in quotes: '{value}'" if isinstance(value, int | float) else ""
 
 
-def _short(found: Any, limit: int = 80) -> str:
-    text = repr(found)
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
@@ -190,23 +220,24 @@ def _is_tag(part: int | str) -> bool:
     return isinstance(part, str) and part.startswith("<")
 
 
-def _dotted(place: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in place if not _is_tag(part))
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if not _is_tag(part))
 
 
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _types_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[Any]:
-    """The types that may stand at ``place`` below ``kind``."""
+def _types_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[Any]:
+    """The types that are allowed at ``location`` in a ``kind``."""
     current: list[Any] = [kind]
-    for part in place:
+    for part in location:
         current = [below for annotation in current for below in _below(annotation, part)]
     return [member for annotation in current for _, member in _members(annotation)]
 
 
 def _below(annotation: Any, part: int | str) -> list[Any]:
+    """The types that are allowed at the key, index or tag ``part`` of a type."""
     out: list[Any] = []
     for tag, member in _members(annotation):
         if _is_tag(part):
@@ -221,7 +252,7 @@ def _below(annotation: Any, part: int | str) -> list[Any]:
 
 
 def _members(annotation: Any, tag: str = "") -> list[tuple[str, Any]]:
-    """The alternatives of a union, each with its tag; anything else is its own only alternative."""
+    """The members of a union, each with its tag; another type is its own only member."""
     if get_origin(annotation) is Annotated:
         inner, *notes = get_args(annotation)
         return _members(inner, next((note.tag for note in notes if isinstance(note, Tag)), tag))

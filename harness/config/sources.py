@@ -1,6 +1,6 @@
-"""The splits of a benchmark, and the sources: what a trial trains on, as data.
+"""The splits of a benchmark, and the sources: the splits that a trial trains on, in stages.
 
-Adding a source is one entry in ``SOURCES``.
+To add a source, add an entry to ``_ALL``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ REAL_SPLITS = ("real_small", "real_large")
 TRAINING_SPLITS = ("real_small", "generated", "real_large", "noisy")
 SPLITS = (*TRAINING_SPLITS, "validation", "test")
 
-#: What a source is for in a report: the rows to be judged (``generated``, ``corrupted``, ``large_real``), the few real
-#: rows alone (``real``), or both together (``mixed``).
+#: The role of a source in a report: rows that methods weigh (``generated``, ``corrupted``, ``large_real``), the few
+#: real rows alone (``real``), or both together (``mixed``).
 Role = Literal["generated", "corrupted", "large_real", "real", "mixed"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a training, with an optimizer, a schedule and a length of its own.
+    """A part of a training, with its own optimizer, learning-rate schedule and length.
 
     Attributes:
-        splits: whose rows it trains on, together.
-        weighted: whether the trial's method weighs its rows; otherwise it is plain cross-entropy.
+        splits: the splits that it trains on, together.
+        weighted: True if the trial's method weighs its rows, False for plain cross-entropy.
     """
 
     splits: tuple[str, ...]
@@ -33,23 +33,23 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """How experiments refer to it, e.g. ``real_small`` or ``real_small+generated``."""
+        """Its name in experiments, e.g. ``real_small`` or ``real_small+generated``."""
         return "+".join(self.splits)
 
     @property
     def weighed(self) -> tuple[str, ...]:
-        """The splits whose rows a method weighs."""
+        """The splits with rows that a method weighs."""
         return weighed_splits(self.splits) if self.weighted else ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a trial trains on.
+    """The splits that a trial trains on, in one or more stages.
 
     Attributes:
-        name: how experiments call it.
-        title: what reports call its rows.
-        role: what it is for in a report.
+        name: its name in experiments.
+        title: the name of its rows in reports.
+        role: its role in reports.
         stages: one or more, in order.
     """
 
@@ -65,12 +65,12 @@ class Source:
 
     @property
     def weighed(self) -> tuple[str, ...]:
-        """The splits whose rows a method weighs: those that checkers score."""
+        """The splits with rows that a method weighs, each once: the rows that checkers score."""
         return tuple(dict.fromkeys(split for stage in self.stages for split in stage.weighed))
 
 
 def weighed_splits(splits: Sequence[str]) -> tuple[str, ...]:
-    """Of splits that are trained on together, those whose rows are weighed: real rows keep weight 1 beside others."""
+    """Of splits that are trained on together, those with weighed rows: real splits only if there are no others."""
     others = tuple(split for split in splits if split not in REAL_SPLITS)
     return others or tuple(splits)
 

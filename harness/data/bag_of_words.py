@@ -1,4 +1,4 @@
-"""A bag-of-words classifier: TF-IDF of words and bigrams, logistic regression. What word counts alone can tell."""
+"""A bag-of-words classifier: TF-IDF of words and bigrams, logistic regression."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.data.split import Split
 
 
 class BagOfWords:
-    """Fitted on the rows of a split. A pair is described by what its texts share and by how they differ."""
+    """Fitted on the rows of a split. The features of a pair are its texts' product, absolute difference and cosine."""
 
     def __init__(self, rows: Split) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -25,13 +25,13 @@ class BagOfWords:
         """Accuracy and macro F1 on a split."""
         from sklearn.metrics import accuracy_score, f1_score
 
-        found = self._model.predict(self._features(rows))
-        return float(accuracy_score(rows.labels, found)), float(f1_score(rows.labels, found, average="macro"))
+        classes = self._model.predict(self._features(rows))
+        return float(accuracy_score(rows.labels, classes)), float(f1_score(rows.labels, classes, average="macro"))
 
     def log_probabilities(self, rows: Split) -> npt.NDArray[np.float64]:
-        """log p(y|x) of the classes that it was fitted on, in their order [rows, classes]."""
-        found: npt.NDArray[np.float64] = self._model.predict_log_proba(self._features(rows))
-        return found
+        """log p(y|x) of the classes in the training rows, in ascending order [rows, classes]."""
+        log_probs: npt.NDArray[np.float64] = self._model.predict_log_proba(self._features(rows))
+        return log_probs
 
     def _features(self, rows: Split) -> Any:
         from scipy import sparse

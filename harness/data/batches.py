@@ -1,4 +1,4 @@
-"""Which rows go together into a batch: shuffled, but of similar length."""
+"""Batches of row numbers: shuffled, but with rows of similar length together."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from harness.data.split import IntArray
 from harness.seeds import generator
 
-#: Rows are sorted by length within windows of this many batches: little padding, still random batches.
+#: Rows are sorted by length within windows of this many batches, which needs little padding and keeps batches random.
 WINDOW = 16
 
 
 def epoch_batches(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> list[IntArray]:
-    """One pass over n rows as batches of row numbers; every row once, only one batch is smaller.
+    """One pass over n rows as batches of row numbers. Every row occurs once; at most one batch is smaller.
 
     Args:
         lengths: tokens per row [n].
-        batch_size: rows in a batch.
-        seed: the trial's seed; the order comes from its stream "order".
-        epoch: number of the pass.
+        batch_size: rows per batch.
+        seed: the trial's seed; the order is drawn with its stream ``order``.
+        epoch: number of the pass, from 0.
     """
     rng = generator(seed, "order", epoch)
     shuffled = rng.permutation(len(lengths))
@@ -33,18 +33,18 @@ def epoch_batches(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> 
 
 
 def training_batches(lengths: IntArray, batch_size: int, seed: int, steps: int) -> Iterator[tuple[int, IntArray]]:
-    """``(epoch, rows)`` of ``steps`` batches, passing over the rows as often as needed."""
-    epoch, done = 0, 0
+    """``(epoch, rows)`` of ``steps`` batches, from as many passes over the rows as that takes."""
+    epoch, step = 0, 0
     while True:
         for rows in epoch_batches(lengths, batch_size, seed, epoch):
-            if done == steps:
+            if step == steps:
                 return
             yield epoch, rows
-            done += 1
+            step += 1
         epoch += 1
 
 
 def evaluation_batches(lengths: IntArray, batch_size: int) -> list[IntArray]:
-    """All rows, longest first, so that memory peaks at once and padding is least."""
+    """Batches of all rows, longest first: memory peaks in the first batch, and padding is minimal."""
     order = np.argsort(-lengths, kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

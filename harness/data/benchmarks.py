@@ -13,9 +13,9 @@ import numpy as np
 
 from harness.config.benchmark import Benchmark, CorruptedSplit, DataSource, PoolSplit, anchor_files
 from harness.config.schema import parse, read_yaml
-from harness.data import split_files as disk
+from harness.data import split_files
 from harness.data.cleaning import clean
-from harness.data.corruptions import corrupt, kind
+from harness.data.corruptions import KINDS, corrupt
 from harness.data.near_duplicates import groups, matches
 from harness.data.partition import limit, partition
 from harness.data.readers import fingerprint, package_folder, read
@@ -24,14 +24,23 @@ from harness.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
 
-Built = dict[str, tuple[Split, list[str]]]
+#: Split name -> its rows, and notes on how they came to be.
+SplitsWithNotes = dict[str, tuple[Split, list[str]]]
 
 _HELD_OUT = ("validation", "test")
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """One line about a split: its size, rows of each label, digest, and how it came to be."""
+    """One line about a split.
+
+    Attributes:
+        split: its name.
+        rows: how many.
+        counts: label -> rows.
+        digest: 64 hex digits.
+        notes: how the split came to be.
+    """
 
     split: str
     rows: int
@@ -41,7 +50,7 @@ class SplitSummary:
 
 
 def catalogue() -> dict[str, Path]:
-    """Name -> YAML file of every known benchmark: ours, and those in packages that an entry point names.
+    """Name -> YAML file of every known benchmark: those of this package and those of installed packages.
 
     The value of an entry point of the group ``harness.benchmarks`` is a package; its YAML files are benchmarks.
     """
@@ -51,10 +60,10 @@ def catalogue() -> dict[str, Path]:
 
 
 def resolve(entry: str | Benchmark) -> Benchmark:
-    """A benchmark by its catalogue name or the path of its YAML file; one that is written out stays as it is.
+    """A benchmark from its catalogue name or the path of its YAML file; a ``Benchmark`` is returned unchanged.
 
     Raises:
-        UserError: no such name or file, or the file is not a benchmark.
+        UserError: the name is unknown, or the file is missing or is not a valid benchmark.
     """
     if isinstance(entry, Benchmark):
         return entry
@@ -68,45 +77,45 @@ def resolve(entry: str | Benchmark) -> Benchmark:
 
 
 def outline(benchmark: Benchmark) -> dict[str, str]:
-    """Where the rows of every split come from, in words; no data is read."""
+    """Split name -> where its rows come from, in words. Reads no data."""
     out = {}
     for name, entry in benchmark.splits.items():
         if isinstance(entry, PoolSplit):
             rows = f"{entry.rows} rows" if entry.rows else "the rest"
-            out[name] = f"{rows} of {_origin(benchmark.pools[entry.pool])}"
+            out[name] = f"{rows} of {_describe(benchmark.pools[entry.pool])}"
         elif isinstance(entry, CorruptedSplit):
-            shares = {kind: getattr(entry, kind) for kind in ("flip", "swap", "unrelated", "duplicate")}
+            shares = {kind: getattr(entry, kind) for kind in KINDS}
             kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in shares.items() if share) or "confusion matrix"
             out[name] = f"{entry.of} with {kinds}"
         else:
-            out[name] = _origin(entry)
+            out[name] = _describe(entry)
     return out
 
 
-def _origin(source: DataSource) -> str:
+def _describe(source: DataSource) -> str:
     if source.hub:
         return f"hub {source.hub}" + (f", {source.config}" if source.config else "") + f", {source.split}"
     return f"package {source.package}" if source.package else f"file {Path(source.file or '').name}"
 
 
 def load(benchmark: Benchmark, names: Iterable[str], cache: Path | None = None) -> dict[str, Split]:
-    """The named splits, ready for use.
+    """The named splits, cleaned and divided.
 
     Args:
-        benchmark: what to load; its ``limits`` apply last.
-        names: which of its splits.
-        cache: a folder for finished splits, shared by any number of processes.
+        benchmark: the benchmark; its ``limits`` are applied last.
+        names: names of its splits.
+        cache: a folder for finished splits, shared by any number of processes; None to build them anew.
 
     Raises:
-        UserError: a split is unknown, its rows are faulty (see ``sources.read``), its digest is not the one
-            expected, or ``real_small`` has no row of a class.
+        UserError: a split is unknown, its rows cannot be read (see ``readers.read``), its digest is not the expected
+            one, or ``real_small`` has no row of a class.
     """
-    wanted = tuple(names)
-    for name in wanted:
+    split_names = tuple(names)
+    for name in split_names:
         if name not in benchmark.splits:
             raise unknown("split", name, benchmark.splits, f"benchmark {benchmark.name}")
     out = {}
-    for name, (split, _) in _finished(benchmark, wanted, cache).items():
+    for name, (split, _) in _load_or_build(benchmark, split_names, cache).items():
         _check_digest(benchmark, split)
         out[name] = limit(split, benchmark.limits[name]) if name in benchmark.limits else split
         if name == "real_small":
@@ -115,40 +124,44 @@ def load(benchmark: Benchmark, names: Iterable[str], cache: Path | None = None) 
 
 
 def summary(benchmark: Benchmark, cache: Path | None = None) -> list[SplitSummary]:
-    """A line for each split, without ``limits``. Raises what ``load`` raises."""
+    """One line for each split, before ``limits``.
+
+    Raises:
+        UserError: see ``load``.
+    """
     out = []
-    for name, (split, notes) in _finished(benchmark, tuple(benchmark.splits), cache).items():
+    for name, (split, notes) in _load_or_build(benchmark, tuple(benchmark.splits), cache).items():
         _check_digest(benchmark, split)
-        tally = np.bincount(split.labels, minlength=len(benchmark.labels)).tolist()
-        counts = dict(zip(benchmark.labels, tally, strict=True))
+        rows = np.bincount(split.labels, minlength=len(benchmark.labels)).tolist()
+        counts = dict(zip(benchmark.labels, rows, strict=True))
         out.append(SplitSummary(name, len(split), counts, split.digest, tuple(notes)))
     return out
 
 
-def _finished(benchmark: Benchmark, names: tuple[str, ...], cache: Path | None) -> Built:
+def _load_or_build(benchmark: Benchmark, names: tuple[str, ...], cache: Path | None) -> SplitsWithNotes:
     if cache is None:
-        built = _build(benchmark)
-        return {name: built[name] for name in names}
+        splits = _build(benchmark)
+        return {name: splits[name] for name in names}
     folder = cache / fingerprint(benchmark)[:32]
-    out: Built = {}
+    out: SplitsWithNotes = {}
     for name in names:
-        found = disk.read(folder / f"{name}.json")
-        if found is None:
-            built = _build(benchmark)
-            for other, (split, notes) in built.items():
-                disk.write(folder / f"{other}.json", split, notes)
-            return {name: built[name] for name in names}
-        out[name] = found
+        entry = split_files.read(folder / f"{name}.json")
+        if entry is None:
+            splits = _build(benchmark)
+            for other, (split, notes) in splits.items():
+                split_files.write(folder / f"{other}.json", split, notes)
+            return {name: splits[name] for name in names}
+        out[name] = entry
     return out
 
 
-def _build(benchmark: Benchmark) -> Built:
+def _build(benchmark: Benchmark) -> SplitsWithNotes:
     """All splits, from their sources.
 
-    What is trained on must not give the evaluation away: rows that are near-duplicates of held-out rows from
-    elsewhere are left out of it. Held-out rows themselves stay as they are.
+    Training rows that are near-duplicates of validation or test rows from another source are removed, so that training
+    does not leak the evaluation. Validation and test splits with a source of their own keep all their rows.
     """
-    out: Built = {}
+    out: SplitsWithNotes = {}
     for name, entry in benchmark.splits.items():
         if isinstance(entry, DataSource):
             out[name] = _read_clean(entry, name, benchmark)
@@ -156,23 +169,24 @@ def _build(benchmark: Benchmark) -> Built:
     for name, entry in benchmark.splits.items():
         if isinstance(entry, PoolSplit):
             parts.setdefault(entry.pool, {})[name] = entry.rows
-    # pools that hold rows out come first: the others are compared with what they gave
-    holding = [pool for pool in parts if any(name in parts[pool] for name in _HELD_OUT)]
-    for pool in (*holding, *(pool for pool in parts if pool not in holding)):
-        rows, notes = _without_matches(*_read_clean(benchmark.pools[pool], pool, benchmark), out, benchmark)
-        divided = partition(rows, parts[pool], _groups(rows, benchmark), benchmark.labels, benchmark.name)
-        unused = len(rows) - sum(map(len, divided.values()))
+    # pools with validation or test rows come first: the rows of the others are compared with those
+    evaluation_pools = [pool for pool in parts if any(name in parts[pool] for name in _HELD_OUT)]
+    for pool in (*evaluation_pools, *(pool for pool in parts if pool not in evaluation_pools)):
+        rows, notes = _without_leaks(*_read_clean(benchmark.pools[pool], pool, benchmark), out, benchmark)
+        splits = partition(rows, parts[pool], _near_duplicate_groups(rows, benchmark), benchmark.labels, benchmark.name)
+        unused = len(rows) - sum(map(len, splits.values()))
         notes.append(f"{pool}: {unused} of {len(rows)} rows are in no split")
-        out |= {name: (split, notes) for name, split in divided.items()}
+        out |= {name: (split, notes) for name, split in splits.items()}
     for name, entry in benchmark.splits.items():
-        late = isinstance(entry, DataSource) or (isinstance(entry, PoolSplit) and len(holding) > 1)
-        if late and name not in _HELD_OUT:
-            out[name] = _without_matches(*out[name], out, benchmark)
+        unchecked = isinstance(entry, DataSource) or (isinstance(entry, PoolSplit) and len(evaluation_pools) > 1)
+        if unchecked and name not in _HELD_OUT:
+            out[name] = _without_leaks(*out[name], out, benchmark)
     for name, entry in benchmark.splits.items():
         if isinstance(entry, CorruptedSplit):
-            spoiled = corrupt(out[entry.of][0], entry, benchmark.labels, name)
-            tally = Counter(map(kind, spoiled.ids))
-            out[name] = spoiled, [f"{name}: {', '.join(f'{count} {what}' for what, count in sorted(tally.items()))}"]
+            corrupted = corrupt(out[entry.of][0], entry, benchmark.labels, name)
+            counts = Counter(kind or "clean" for kind in corrupted.corruptions or ())
+            tally = ", ".join(f"{counts[kind]} {kind}" for kind in ("clean", *KINDS) if counts[kind])
+            out[name] = corrupted, [f"{name}: {tally}"]
     _check_ids(benchmark, out)
     for note in dict.fromkeys(note for _, notes in out.values() for note in notes):
         log.info("%s: %s", benchmark.name, note)
@@ -180,6 +194,7 @@ def _build(benchmark: Benchmark) -> Built:
 
 
 def _read_clean(source: DataSource, name: str, benchmark: Benchmark) -> tuple[Split, list[str]]:
+    """The cleaned rows of a source, and a note for each cleaning step."""
     rows, notes = clean(read(source, name, benchmark), source.clean)
     for id_, text, second in zip(rows.ids, rows.texts, rows.pairs or rows.texts, strict=True):
         for part in (text, second):
@@ -189,40 +204,50 @@ def _read_clean(source: DataSource, name: str, benchmark: Benchmark) -> tuple[Sp
                     "Save the file as UTF-8, or add `drop_broken` to `clean` to leave such rows out."
                 )
             if not part.strip():
-                raise UserError(f"{name}: nothing is left of row {id_!r} after cleaning; add `drop_empty` to `clean`.")
+                raise UserError(
+                    f"{name}: row {id_!r} is empty after cleaning. Add `drop_empty` to `clean` to leave it out."
+                )
     if not len(rows):
-        raise UserError(f"{name}: cleaning left no rows: {'; '.join(notes)}.")
+        raise UserError(f"{name}: expected rows after cleaning, found none: {'; '.join(notes)}. Shorten `clean`.")
     return rows, notes
 
 
-def joined(split: Split) -> tuple[str, ...]:
-    """One text a row: a pair counts as its two texts in one."""
+def row_texts(split: Split) -> tuple[str, ...]:
+    """One text for each row: the two texts of a pair are joined by a space."""
     return tuple(map(" ".join, zip(split.texts, split.pairs, strict=True))) if split.pairs else split.texts
 
 
-def _groups(rows: Split, benchmark: Benchmark) -> IntArray:
+def _near_duplicate_groups(rows: Split, benchmark: Benchmark) -> IntArray:
     if benchmark.near_duplicate is None:
         return np.arange(len(rows), dtype=np.int64)
-    return groups(joined(rows), benchmark.near_duplicate)
+    return groups(row_texts(rows), benchmark.near_duplicate)
 
 
-def _without_matches(rows: Split, notes: list[str], built: Built, benchmark: Benchmark) -> tuple[Split, list[str]]:
-    held_out = [text for name in _HELD_OUT if name in built for text in joined(built[name][0])]
+def _without_leaks(
+    rows: Split, notes: list[str], splits: SplitsWithNotes, benchmark: Benchmark
+) -> tuple[Split, list[str]]:
+    """``rows`` without near-duplicates of the validation and test rows in ``splits``, and one more note."""
+    held_out = [text for name in _HELD_OUT if name in splits for text in row_texts(splits[name][0])]
     if benchmark.near_duplicate is None or not held_out:
         return rows, notes
-    leaks = matches(joined(rows), held_out, benchmark.near_duplicate)
+    leaks = matches(row_texts(rows), held_out, benchmark.near_duplicate)
     if leaks.all():
-        raise UserError(f"{rows.name}: every row is a near-duplicate of a validation or test row; none is left.")
+        raise UserError(
+            f"{rows.name}: all {len(rows)} rows are near-duplicates of validation or test rows. Use other rows, or "
+            "change `near_duplicate`."
+        )
     note = f"{rows.name}: {int(leaks.sum())} near-duplicates of validation or test rows left out"
     return rows.take(np.flatnonzero(~leaks)), [*notes, note]
 
 
-def _check_ids(benchmark: Benchmark, built: Built) -> None:
+def _check_ids(benchmark: Benchmark, splits: SplitsWithNotes) -> None:
     owners: dict[str, str] = {}
-    for name, (split, _) in built.items():
+    for name, (split, _) in splits.items():
         for id_ in split.ids:
             if owners.setdefault(id_, name) != name:
-                raise UserError(f"benchmark {benchmark.name}: the id {id_!r} is in both {owners[id_]} and {name}.")
+                raise UserError(
+                    f"benchmark {benchmark.name}: expected unique ids, found {id_!r} in both {owners[id_]} and {name}."
+                )
 
 
 def _check_digest(benchmark: Benchmark, split: Split) -> None:
@@ -230,7 +255,8 @@ def _check_digest(benchmark: Benchmark, split: Split) -> None:
     if expected and not split.digest.startswith(expected):
         raise UserError(
             f"benchmark {benchmark.name}: {split.name} has the digest {split.digest[: len(expected)]}, expected "
-            f"{expected}. Its source, or how it is cleaned or split, has changed; if you meant that, correct `digests`."
+            f"{expected}. Its source, or how it is cleaned or split, has changed; if that is intended, update "
+            "`digests`."
         )
 
 
@@ -239,5 +265,5 @@ def _check_classes(benchmark: Benchmark, split: Split) -> None:
     if missing:
         raise UserError(
             f"benchmark {benchmark.name}: {split.name} ({len(split)} rows) has no row of {', '.join(missing)}. "
-            "A quality checker cannot learn a class that it never sees; give it more rows."
+            "A quality checker cannot learn a class without examples. Use more rows."
         )

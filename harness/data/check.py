@@ -1,4 +1,4 @@
-"""What can be said of a benchmark's data without training: sizes, variety, duplicates, distance from real text."""
+"""Statistics of a benchmark's data without fine-tuning: sizes, variety, duplicates, distance from real text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.config.benchmark import Benchmark, CorruptedSplit
 from harness.data.bag_of_words import BagOfWords
-from harness.data.benchmarks import joined, load
+from harness.data.benchmarks import load, row_texts
 from harness.data.distributions import Distance, distance
 from harness.data.near_duplicates import groups, matches
 from harness.data.partition import limit
@@ -27,33 +27,33 @@ from harness.data.text_statistics import (
 )
 from harness.seeds import generator
 
-#: Jaccard similarities of word bigrams at which near-duplicates are counted
+#: Jaccard similarities of word bigrams from which rows count as near-duplicates.
 THRESHOLDS = (0.8, 0.5, 0.3)
-#: at most so many rows measure variety, as many for each split: distinct-n and self-BLEU depend on their number
+#: Largest sample for distinct-n and self-BLEU. They depend on its size, which is therefore the same for every split.
 SAMPLE = 500
-#: at most so many rows of a split (stratified) train or test a bag-of-words classifier
-CLASSIFIED = 5000
-#: parts in which the generated rows are predicted, each by a classifier trained on the others
+#: Most rows of a split (stratified) that train or test a bag-of-words classifier.
+CLASSIFIER_ROWS = 5000
+#: Cross-validation folds for predictions on the generated rows.
 FOLDS = 5
-_TRAINED = ("real_small", "generated", "real_large")
+_TRAINING_SPLITS = ("real_small", "generated", "real_large")
 
 
 @dataclass(frozen=True)
 class SplitFigures:
-    """One split by itself.
+    """Statistics of one split.
 
     Attributes:
         split: its name.
         rows: how many.
         shares: label -> share of the rows.
-        words: lengths; of a pair, both texts together.
-        words_by_label: label -> mean length.
+        words: lengths in words; of a pair, both texts together.
+        words_by_label: label -> mean length in words.
         pair_overlap: label -> mean Jaccard similarity of the words of a pair's two texts; empty for single texts.
         vocabulary: different words and punctuation marks.
         distinct: n -> distinct-n on a sample, n = 1, 2, 3.
-        self_bleu: on the same sample; None for a single row.
-        equal: rows whose text stood before.
-        near: threshold -> groups of near-duplicates, chains of them being one group.
+        self_bleu: on the same sample; None for a sample of one row.
+        equal: rows with the text of an earlier row.
+        near: threshold -> number of groups of near-duplicates; a group is connected by chains of similar pairs.
     """
 
     split: str
@@ -71,13 +71,13 @@ class SplitFigures:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The generated split against a real one.
+    """The generated split compared with a real one.
 
     Attributes:
-        split: the real split.
-        types: share of the generated rows' different words that the real split has.
-        tokens: share of their running words that it has.
-        covered: share of the real split's running words that the generated rows have.
+        split: name of the real split.
+        types: share of the generated rows' distinct words that occur in the real split.
+        tokens: share of the generated rows' running words that occur in the real split.
+        covered: share of the real split's running words that occur in the generated rows.
         equal: generated rows whose text is in the real split.
         near: threshold -> generated rows with a near-duplicate in the real split.
     """
@@ -92,7 +92,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A bag-of-words classifier trained on one split, tested on another."""
+    """Accuracy and macro F1 of a bag-of-words classifier, trained on one split and tested on another."""
 
     trained: str
     tested: str
@@ -102,10 +102,16 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Check:
-    """All figures of a benchmark.
+    """All statistics of a benchmark.
 
-    ``sample`` is the number of rows behind distinct-n and self-BLEU; ``distance`` is None without generated rows, or
-    where a class is missing from the rows that would train a checker.
+    Attributes:
+        benchmark: its name.
+        labels: label names, in the order of the class indices.
+        sample: number of rows in the samples for distinct-n and self-BLEU.
+        splits: statistics of each split.
+        overlaps: the generated split compared with each other split; empty without generated rows.
+        transfers: classifiers trained on one split, tested on another.
+        distance: None without generated rows, or where the rows of a checker lack a class.
     """
 
     benchmark: str
@@ -117,41 +123,43 @@ class Check:
     distance: Distance | None
 
     def as_json(self) -> dict[str, Any]:
-        """Everything in JSON's types."""
+        """All fields as types that JSON knows."""
         return asdict(self)
 
 
 def check(benchmark: Benchmark, cache: Path | None = None) -> Check:
-    """The figures of a benchmark's splits as they are before ``limits``; spoiled splits are left out.
+    """The statistics of a benchmark's splits before ``limits``, without its corrupted splits.
 
     Args:
         benchmark: any benchmark, with or without generated rows.
         cache: a folder for finished splits.
 
     Raises:
-        UserError: a split cannot be read (see ``benchmarks.load``).
+        UserError: a split cannot be loaded (see ``benchmarks.load``).
     """
     names = [name for name, entry in benchmark.splits.items() if not isinstance(entry, CorruptedSplit)]
     splits = load(benchmark.model_copy(update={"limits": {}}), names, cache)
-    tokens = {name: [words(text) for text in joined(split)] for name, split in splits.items()}
+    tokens = {name: [words(text) for text in row_texts(split)] for name, split in splits.items()}
     sample = min(SAMPLE, *map(len, splits.values()))
     figures = tuple(_figures(split, tokens[name], benchmark.labels, sample) for name, split in splits.items())
     real = [name for name in splits if name != "generated"]
     overlaps = tuple(_overlap(splits, tokens, name) for name in real) if "generated" in splits else ()
-    rows = {name: limit(split, CLASSIFIED) for name, split in splits.items()}
+    rows = {name: limit(split, CLASSIFIER_ROWS) for name, split in splits.items()}
     models = {
-        name: BagOfWords(rows[name]) for name in _TRAINED if name in rows and len(np.unique(rows[name].labels)) > 1
+        name: BagOfWords(rows[name])
+        for name in _TRAINING_SPLITS
+        if name in rows and len(np.unique(rows[name].labels)) > 1
     }
-    transfers, apart = _transfers(rows, models), _distance(rows, models)
-    return Check(benchmark.name, benchmark.labels, sample, figures, overlaps, transfers, apart)
+    transfers, label_distance = _transfers(rows, models), _distance(rows, models)
+    return Check(benchmark.name, benchmark.labels, sample, figures, overlaps, transfers, label_distance)
 
 
 def _figures(split: Split, tokens: list[Words], labels: tuple[str, ...], sample: int) -> SplitFigures:
-    texts = joined(split)
+    texts = row_texts(split)
     present = [(label, np.flatnonzero(split.labels == index)) for index, label in enumerate(labels)]
     present = [(label, rows) for label, rows in present if len(rows)]
-    chosen = generator(0, "check", split.name).choice(len(split), size=sample, replace=False)
-    sampled = [tokens[i] for i in chosen]
+    sample_rows = generator(0, "check", split.name).choice(len(split), size=sample, replace=False)
+    sample_tokens = [tokens[i] for i in sample_rows]
     pairs = list(zip(split.texts, split.pairs, strict=True)) if split.pairs else []
     overlap = [jaccard(words(first), words(second)) for first, second in pairs]
     return SplitFigures(
@@ -162,15 +170,15 @@ def _figures(split: Split, tokens: list[Words], labels: tuple[str, ...], sample:
         words_by_label={label: lengths([texts[i] for i in rows]).mean for label, rows in present},
         pair_overlap={label: float(np.mean([overlap[i] for i in rows])) for label, rows in present} if overlap else {},
         vocabulary=len({word for row in tokens for word in row}),
-        distinct={order: distinct(sampled, order) for order in (1, 2, 3)},
-        self_bleu=self_bleu(sampled) if sample > 1 else None,
+        distinct={order: distinct(sample_tokens, order) for order in (1, 2, 3)},
+        self_bleu=self_bleu(sample_tokens) if sample > 1 else None,
         equal=len(texts) - len(set(texts)),
-        near={at: int((np.bincount(groups(texts, at)) > 1).sum()) for at in THRESHOLDS},
+        near={threshold: int((np.bincount(groups(texts, threshold)) > 1).sum()) for threshold in THRESHOLDS},
     )
 
 
 def _overlap(splits: dict[str, Split], tokens: dict[str, list[Words]], name: str) -> Overlap:
-    generated, real = joined(splits["generated"]), joined(splits[name])
+    generated, real = row_texts(splits["generated"]), row_texts(splits[name])
     known = set(real)
     types, running = vocabulary_overlap(tokens["generated"], tokens[name])
     return Overlap(
@@ -179,34 +187,39 @@ def _overlap(splits: dict[str, Split], tokens: dict[str, list[Words]], name: str
         tokens=running,
         covered=vocabulary_overlap(tokens[name], tokens["generated"])[1],
         equal=sum(text in known for text in generated),
-        near={at: int(matches(generated, real, at).sum()) for at in THRESHOLDS},
+        near={threshold: int(matches(generated, real, threshold).sum()) for threshold in THRESHOLDS},
     )
 
 
 def _transfers(rows: dict[str, Split], models: dict[str, BagOfWords]) -> tuple[Transfer, ...]:
     return tuple(
-        Transfer(trained, tested, *model.evaluate(rows[tested]))
-        for trained, model in models.items()
-        for tested in rows
-        if tested != trained
+        Transfer(training, test, *model.evaluate(rows[test]))
+        for training, model in models.items()
+        for test in rows
+        if test != training
     )
 
 
 def _distance(rows: dict[str, Split], models: dict[str, BagOfWords]) -> Distance | None:
-    """Distribution measures with bag-of-words classifiers as checkers, none of which has seen the rows it judges."""
+    """Distances with bag-of-words classifiers as checkers, each evaluated only on rows that it was not trained on."""
     from sklearn.model_selection import StratifiedKFold
 
     if "generated" not in rows:
         return None
     real, generated, test = (rows[name] for name in ("real_small", "generated", "test"))
     classes = np.unique(test.labels)
-    enough = np.array_equal(np.unique(real.labels), classes) and np.array_equal(np.unique(generated.labels), classes)
-    if not enough or np.bincount(generated.labels).min() < FOLDS:
+    same_classes = all(np.array_equal(np.unique(split.labels), classes) for split in (real, generated))
+    if not same_classes or np.bincount(generated.labels).min() < FOLDS:
         return None
     quality, diversity = models["real_small"], models["generated"]
-    unseen = np.zeros((len(generated), len(classes)))
-    parts = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(generated.labels, generated.labels)
-    for trained, held in parts:
-        unseen[held] = BagOfWords(generated.take(trained)).log_probabilities(generated.take(held))
-    judged = (quality.log_probabilities(test), diversity.log_probabilities(test))
-    return distance(*judged, quality.log_probabilities(generated), unseen)
+    diversity_generated = np.zeros((len(generated), len(classes)))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(generated.labels, generated.labels)
+    for training, held_out in folds:
+        model = BagOfWords(generated.take(training))
+        diversity_generated[held_out] = model.log_probabilities(generated.take(held_out))
+    return distance(
+        quality.log_probabilities(test),
+        diversity.log_probabilities(test),
+        quality.log_probabilities(generated),
+        diversity_generated,
+    )

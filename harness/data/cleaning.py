@@ -1,4 +1,4 @@
-"""Named cleaning steps for a source's ``clean:`` list, each a pure function from rows to rows."""
+"""Cleaning steps for the list ``clean`` of a source, each a pure function from rows to rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from harness.errors import unknown
 
 Step = Callable[[Split], Split]
 
-#: undecodable bytes, U+FFFD, control characters, and what half-mended emoji look like
+#: Undecodable bytes, U+FFFD, control characters, and the remains of emoji that could not be restored.
 _BROKEN = re.compile(r"[\ud800-\udfff\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f]|_’|’_")
 _RETWEET = re.compile(r"\s*[\"“]?(?:RT|MT)\b[\s:]*@", re.IGNORECASE)
 _URL = re.compile(r"https?://\S*")
 
 
 def _each(change: Callable[[str], str]) -> Step:
+    """A step that applies ``change`` to every text, both texts of a pair included."""
+
     def step(rows: Split) -> Split:
         pairs = None if rows.pairs is None else tuple(map(change, rows.pairs))
         return replace(rows, texts=tuple(map(change, rows.texts)), pairs=pairs)
@@ -27,27 +29,28 @@ def _each(change: Callable[[str], str]) -> Step:
     return step
 
 
-def _without(unwanted: Callable[[str], object]) -> Step:
+def _without(condition: Callable[[str], object]) -> Step:
+    """A step that removes rows with a text, or a text of the pair, that meets ``condition``."""
+
     def step(rows: Split) -> Split:
-        seconds = rows.pairs or rows.texts
-        both = zip(rows.texts, seconds, strict=True)
-        return rows.take([i for i, pair in enumerate(both) if not any(map(unwanted, pair))])
+        pairs = zip(rows.texts, rows.pairs or rows.texts, strict=True)
+        return rows.take([i for i, pair in enumerate(pairs) if not any(map(condition, pair))])
 
     return step
 
 
 def drop_duplicates(rows: Split) -> Split:
-    """Keep the first of rows whose text is equal up to case, spaces and links; none if their labels differ."""
+    """Keep the first of rows with equal texts (up to case, white space, links); none of them if their labels differ."""
     keys = [
         tuple(" ".join(_URL.sub("url", text).casefold().split()) for text in pair)
         for pair in zip(rows.texts, rows.pairs or rows.texts, strict=True)
     ]
     first: dict[tuple[str, ...], int] = {}
-    conflicting = set()
+    conflicts = set()
     for i, key in enumerate(keys):
         if rows.labels[first.setdefault(key, i)] != rows.labels[i]:
-            conflicting.add(key)
-    return rows.take([i for key, i in first.items() if key not in conflicting])
+            conflicts.add(key)
+    return rows.take([i for key, i in first.items() if key not in conflicts])
 
 
 STEPS: dict[str, Step] = {
@@ -62,7 +65,10 @@ STEPS: dict[str, Step] = {
 
 
 def clean(rows: Split, steps: Sequence[str]) -> tuple[Split, list[str]]:
-    """``rows`` after the named steps in order, and a note for each step: how many rows it changed or left out.
+    """Apply the named steps in order.
+
+    Returns:
+        The cleaned rows, and for each step a note: how many texts it changed or how many rows it left out.
 
     Raises:
         UserError: a step is unknown.

@@ -1,6 +1,6 @@
-"""How far two conditional label distributions are apart, from the log-probabilities of two checkers.
+"""Distances between two conditional label distributions, from the log-probabilities of two checkers.
 
-P(y|x) is what a quality checker says, Q(y|x) what a diversity checker says. Everything is in nats and pure.
+P(y|x) is the quality checker's distribution, Q(y|x) the diversity checker's. Functions are pure, values in nats.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Distance:
-    """Measures of real data (P) against generated data (Q), in nats.
+    """Distances between real data (P) and generated data (Q), in nats.
 
     Attributes:
         entropy_real: H(Y|X) of the quality checker on real rows.
@@ -37,7 +37,7 @@ def conditional_entropy(log_probs: FloatArray) -> float:
         log_probs: [rows, classes], each row normalized.
 
     Raises:
-        ValueError: not normalized, or not two-dimensional with at least one row.
+        ValueError: rows are not normalized, or the array is not two-dimensional with at least one row.
     """
     checked = _checked(log_probs)
     return float(-_expected(checked, checked).mean())
@@ -47,21 +47,21 @@ def conditional_kl(log_p: FloatArray, log_q: FloatArray) -> float:
     """KL(P||Q): mean over rows of sum_y p (log p - log q); infinite where q is 0 and p is not.
 
     Args:
-        log_p: [rows, classes] of P, on rows drawn from P's data.
-        log_q: [rows, classes] of Q on the same rows.
+        log_p: log-probabilities of P on rows drawn from P's data [rows, classes].
+        log_q: log-probabilities of Q on the same rows [rows, classes].
 
     Raises:
-        ValueError: the shapes differ, or see ``conditional_entropy``.
+        ValueError: the shapes differ; and see ``conditional_entropy``.
     """
     p, q = _checked(log_p), _checked(log_q)
     if p.shape != q.shape:
-        raise ValueError(f"the two arrays must have one shape, got {p.shape} and {q.shape}")
+        raise ValueError(f"expected two arrays of one shape, got {p.shape} and {q.shape}")
     return float((_expected(p, p) - _expected(p, q)).mean())
 
 
 def distance(quality_real: FloatArray, diversity_real: FloatArray, quality_generated: FloatArray,
              diversity_generated: FloatArray) -> Distance:  # fmt: skip
-    """All measures from each checker's log-probabilities [rows, classes] on real and on generated rows.
+    """All distances, from both checkers' log-probabilities [rows, classes] on real and on generated rows.
 
     Raises:
         ValueError: see ``conditional_kl``.
@@ -75,7 +75,7 @@ def distance(quality_real: FloatArray, diversity_real: FloatArray, quality_gener
 
 
 def _expected(log_p: FloatArray, values: FloatArray) -> FloatArray:
-    """sum_y p(y) values(y) of each row, with 0 times anything 0: [rows]."""
+    """sum_y p(y) values(y) of each row [rows]; a term with p(y) = 0 is 0."""
     p = np.exp(log_p)
     return np.asarray(np.where(p > 0, p * np.where(p > 0, values, 0.0), 0.0).sum(axis=1))
 
@@ -86,5 +86,6 @@ def _checked(log_probs: FloatArray) -> FloatArray:
         raise ValueError(f"expected log-probabilities [rows, classes] of at least one row, got shape {values.shape}")
     total = np.exp(values).sum(axis=1)
     if not np.allclose(total, 1.0, atol=1e-4):
-        raise ValueError(f"log-probabilities must be normalized; a row's probabilities add up to {total.min():g}")
+        worst = total[np.abs(total - 1.0).argmax()]
+        raise ValueError(f"expected normalized log-probabilities, got a row whose probabilities add up to {worst:g}")
     return values

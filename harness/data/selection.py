@@ -1,4 +1,4 @@
-"""Which rows a trial uses: its splits one after the other, of ``real_small`` its share."""
+"""Which rows a trial uses: those of its splits, one after the other, and of ``real_small`` a share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def select(names: Sequence[str], splits: Mapping[str, Split], fraction: float | 
     """The rows of the named splits, together.
 
     Args:
-        names: of the splits.
+        names: names of the splits.
         splits: name -> rows.
         fraction: the share of ``real_small``; None for all of it.
-        seed: the trial's seed, which chooses the share.
+        seed: the trial's seed, with which the share is drawn.
     """
     share = 1.0 if fraction is None else fraction
     parts = [subset(splits[name], share, seed) if name == "real_small" else splits[name] for name in names]
@@ -29,7 +29,6 @@ def count(names: Sequence[str], splits: Mapping[str, Split], fraction: float | N
     share = 1.0 if fraction is None else fraction
     total = 0
     for name in names:
-        whole = len(splits[name])
         partial = name == "real_small" and share < 1.0
-        total += int(subset_counts(np.bincount(splits[name].labels), share).sum()) if partial else whole
+        total += int(subset_counts(np.bincount(splits[name].labels), share).sum()) if partial else len(splits[name])
     return total

@@ -1,4 +1,4 @@
-"""Finished splits on disk: one file a split, checked on reading, safe under processes that race."""
+"""Finished splits as files: one file a split, written whole, verified on reading, safe with concurrent processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from harness.store import Store
 
 
 def write(path: Path, split: Split, notes: list[str]) -> None:
-    """Put a split, and notes about how it came to be, at ``path`` in one step: readers see all of it or nothing."""
+    """Write a split and its notes to ``path``, whole or not at all, behind a SHA-256 of the content."""
     content = {
         "name": split.name,
         "ids": split.ids,
         "texts": split.texts,
         "pairs": split.pairs,
         "labels": split.labels.tolist(),
+        "corruptions": split.corruptions,
         "notes": notes,
     }
     body = json.dumps(content, ensure_ascii=False).encode()
@@ -36,15 +37,22 @@ def read(path: Path) -> tuple[Split, list[str]] | None:
     if hashlib.sha256(body).hexdigest().encode() != checksum:
         return None
     content = json.loads(body)
-    pairs = None if content["pairs"] is None else tuple(content["pairs"])
-    labels = np.array(content["labels"], dtype=np.int64)
-    return Split(content["name"], tuple(content["ids"]), tuple(content["texts"]), pairs, labels), content["notes"]
+    split = Split(
+        content["name"],
+        tuple(content["ids"]),
+        tuple(content["texts"]),
+        _optional_tuple(content["pairs"]),
+        np.array(content["labels"], dtype=np.int64),
+        _optional_tuple(content["corruptions"]),
+    )
+    return split, content["notes"]
 
 
 def save_split(split: Split, store: Store) -> None:
-    """Writes a split to the store under its own digest, for workers that cannot see where its rows come from."""
+    """Write a split to the store under its own digest, for workers that cannot reach its sources."""
     if not store.has("splits", split.digest):
-        text = json.dumps([split.name, split.ids, split.texts, split.pairs], ensure_ascii=False)
+        columns = [split.name, split.ids, split.texts, split.pairs, split.corruptions]
+        text = json.dumps(columns, ensure_ascii=False)
         store.put("splits", split.digest, labels=split.labels, text=np.frombuffer(text.encode(), np.uint8))
 
 
@@ -57,8 +65,14 @@ def load_split(digest: str, store: Store) -> Split:
     blob = store.get("splits", digest)
     if blob is None:
         raise RuntimeError(f"split {digest[:12]} is not in the store {store.root}; run the experiment again")
-    name, ids, texts, pairs = json.loads(blob["text"].tobytes().decode())
-    split = Split(name, tuple(ids), tuple(texts), None if pairs is None else tuple(pairs), blob["labels"])
+    # splits that were stored before there were corruptions lack that column, and have the same digest
+    name, ids, texts, pairs, *more = json.loads(blob["text"].tobytes().decode())
+    corruptions = _optional_tuple(more[0]) if more else None
+    split = Split(name, tuple(ids), tuple(texts), _optional_tuple(pairs), blob["labels"], corruptions)
     if split.digest != digest:
         raise RuntimeError(f"split {digest[:12]} in the store {store.root} is damaged; delete it and run again")
     return split
+
+
+def _optional_tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)

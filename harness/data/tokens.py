@@ -1,4 +1,4 @@
-"""Texts as token ids, computed once for each split and tokenizer."""
+"""The token ids of a split, computed once for each tokenizer and maximum length."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy.typing as npt
 from harness.data.split import IntArray, Split
 from harness.store import Store, digest
 
-# Tokenizing happens in one process at a time; forked tokenizer threads only warn and hang.
+# One process tokenizes at a time; threads of a tokenizer warn or hang after a fork.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token ids of n texts, flat.
+    """The token ids of n rows in flat arrays.
 
     Attributes:
         input_ids: all token ids, int32 [sum of lengths].
@@ -37,9 +37,9 @@ class Tokens:
         return np.diff(self.offsets)
 
     def take(self, rows: IntArray) -> Tokens:
-        """Some of the rows, in the order given."""
+        """The tokens of ``rows`` (row numbers), in that order."""
         offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64)
-        flat = self._places(rows)
+        flat = self._positions(rows)
         return Tokens(self.input_ids[flat], self.token_type_ids[flat], offsets)
 
     def padded(self, rows: Sequence[int] | IntArray) -> dict[str, IntArray]:
@@ -47,27 +47,27 @@ class Tokens:
         lengths = self.lengths[rows]
         mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
         out = {"attention_mask": mask.astype(np.int64)}
-        flat = self._places(rows)
+        flat = self._positions(rows)
         for name, values in (("input_ids", self.input_ids), ("token_type_ids", self.token_type_ids)):
             out[name] = np.zeros(mask.shape, dtype=np.int64)
             out[name][mask] = values[flat]
         return out
 
-    def _places(self, rows: Sequence[int] | IntArray) -> IntArray:
-        """Where the rows' tokens stand in the flat arrays."""
+    def _positions(self, rows: Sequence[int] | IntArray) -> IntArray:
+        """Positions of the rows' tokens in the flat arrays."""
         parts = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 def tokenize(split: Split, tokenizer: Callable[[], Any], encoder: str, max_length: int, store: Store) -> Tokens:
-    """The tokens of a split, from the store or made and stored.
+    """The tokens of a split, read from the store, or computed and stored.
 
     Args:
         split: the rows.
-        tokenizer: gives the Hugging Face tokenizer; called only if there is something to tokenize.
+        tokenizer: returns the Hugging Face tokenizer; called only if the tokens are not in the store.
         encoder: the encoder's identity, part of the key.
-        max_length: longer rows are cut, pairs at their longer text.
-        store: where tokens are kept.
+        max_length: most tokens of a row; longer rows are truncated, pairs at their longer text.
+        store: where tokens are stored.
     """
     key = digest("tokens", split.digest, encoder, max_length)
     blob = store.get("tokens", key)
@@ -79,13 +79,13 @@ def tokenize(split: Split, tokenizer: Callable[[], Any], encoder: str, max_lengt
 
 def _encode(split: Split, tokenizer: Any, max_length: int) -> dict[str, Any]:
     pairs = None if split.pairs is None else list(split.pairs)
-    coded = tokenizer(
+    encoding = tokenizer(
         list(split.texts), pairs, truncation=True, max_length=max_length, return_token_type_ids=True,
         return_attention_mask=False,
     )  # fmt: skip
-    lengths = [len(row) for row in coded["input_ids"]]
+    lengths = [len(row) for row in encoding["input_ids"]]
     return {
-        "input_ids": np.concatenate([np.asarray(row, np.int32) for row in coded["input_ids"]]),
-        "token_type_ids": np.concatenate([np.asarray(row, np.int8) for row in coded["token_type_ids"]]),
+        "input_ids": np.concatenate([np.asarray(row, np.int32) for row in encoding["input_ids"]]),
+        "token_type_ids": np.concatenate([np.asarray(row, np.int8) for row in encoding["token_type_ids"]]),
         "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     }

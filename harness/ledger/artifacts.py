@@ -23,7 +23,6 @@ VERSION = 2
 FloatArray = npt.NDArray[np.float64]
 #: What stands for a prediction where a language model's answer named no label.
 NO_PREDICTION = "(none)"
-_CORRUPTIONS = ("flip", "swap", "unrelated", "duplicate")
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
@@ -138,14 +137,11 @@ class Weights:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Weights:
-        """Reads the table of a file; version 1 has texts in it, and corruptions as a suffix of ids."""
+        """Reads the table of a file; version 1 has texts in it (see ``harness.ledger.legacy`` for its corruptions)."""
         texts = None
         if "text" in frame:
             texts = frame["text"] if "pair" not in frame else frame["text"] + "  //  " + frame["pair"]
             frame = frame.drop(columns=["text", "pair"], errors="ignore")
-        if "corruption" not in frame:
-            suffixes = frame["id"].str.rpartition("+")[2].where(frame["id"].str.contains("+", regex=False), "")
-            frame = frame.assign(corruption=suffixes.where(suffixes.isin(_CORRUPTIONS), ""))
         return cls(frame, texts)
 
     def summary(self) -> pd.DataFrame:

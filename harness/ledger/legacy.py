@@ -6,11 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from harness.config.sources import SOURCES
 from harness.ledger.artifacts import PlannedTrial, PlanRecord
 from harness.ledger.entries import EXPERIMENT, TRIAL, Entry, Reader
+
+#: Suffixes of ids, after a ``+``: how a row was corrupted.
+_CORRUPTIONS = ("flip", "swap", "unrelated", "duplicate")
 
 
 def recover_plan(name: str, parent: Entry, entries: Mapping[str, Entry], reader: Reader) -> PlanRecord:
@@ -60,6 +64,14 @@ def describe_sources() -> dict[str, dict[str, Any]]:
         }
         for name, source in SOURCES.items()
     }
+
+
+def upgrade_weights(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of weights with the column ``corruption``: version 1 has it as a suffix of ids, ``noisy-3+flip``."""
+    if "corruption" in frame:
+        return frame
+    suffixes = frame["id"].str.rpartition("+")[2].where(frame["id"].str.contains("+", regex=False), "")
+    return frame.assign(corruption=suffixes.where(suffixes.isin(_CORRUPTIONS), ""))
 
 
 def upgrade_experiment(raw: dict[str, Any]) -> dict[str, Any]:

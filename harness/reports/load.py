@@ -21,7 +21,7 @@ from harness.ledger.artifacts import (
     from_parquet,
 )
 from harness.ledger.entries import Entry, Reader
-from harness.ledger.legacy import recover_plan, upgrade_experiment
+from harness.ledger.legacy import recover_plan, upgrade_experiment, upgrade_weights
 from harness.reports.results import Results
 from harness.reports.state import find_parent, state_key
 
@@ -115,7 +115,7 @@ class _Loader:
         content = self._artifact(entry, Weights.FILE)
         if content is None:
             return []
-        weights = Weights.from_frame(from_parquet(content))
+        weights = Weights.from_frame(upgrade_weights(from_parquet(content)))
         rows = weights.summary()
         texts = rows["id"].map(self._texts[trial.benchmark]) if weights.texts is None else weights.texts
         return [rows.assign(text=texts, **identity)]

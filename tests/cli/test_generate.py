@@ -92,7 +92,7 @@ def test_the_default_file_is_in_the_current_folder(
         ({"server": {"base_url": "http://a:b@host/v1"}}, "credentials.*server.key_env"),
         ({"server": {"base_urll": "http://host/v1"}}, "Did you mean 'base_url'"),
         ({"shot": 3}, "Did you mean 'shots'"),
-        ({"model": "fake"}, "unknown key 'model'. It belongs into 'sampling'"),
+        ({"model": "fake"}, "unknown key 'model'. It belongs to 'sampling'"),
         ({"benchmark": "nowhere.yaml"}, "nowhere.yaml"),
     ],
 )

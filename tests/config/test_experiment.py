@@ -1,4 +1,4 @@
-"""What an experiment's YAML may say, and the exact words where it says something else."""
+"""Valid experiments, and the exact error for each mistake in one."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def write(folder, changes, name="e.yaml"):
 def message(folder, changes, *overrides):
     """The error, without the file's name."""
     file = write(folder, changes)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         load(file, overrides)
-    text = str(caught.value)
+    text = str(error.value)
     assert "function-" not in text
     assert "pydantic" not in text
     return text.removeprefix(f"{file}: ")
@@ -60,7 +60,7 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
             {"training": {"learning_rat": 1}},
             f"unknown key 'learning_rat' in training. Did you mean 'learning_rate'? Known: {TRAINING}.",
         ),
-        ({"epochs": 3}, "unknown key 'epochs'. It belongs into 'training': training.epochs"),
+        ({"epochs": 3}, "unknown key 'epochs'. It belongs to 'training': training.epochs"),
         ({"training": {"epochs": 0}}, "training.epochs: expected at least 1, found 0"),
         ({"training": {"epochs": "five"}}, "training.epochs: expected a whole number, found 'five'"),
         ({"training": {"epochs": 1.5}}, "training.epochs: expected a whole number, found 1.5"),
@@ -93,8 +93,8 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
             method({"name": "focal", "settings": 3}),
             "grid.0.methods.0: settings: expected a mapping of settings, found 3",
         ),
-        ({"seeds": [0, 0]}, "seeds: expected distinct values, at least one, got [0, 0]"),
-        ({"seeds": []}, "seeds: expected distinct values, at least one, got []"),
+        ({"seeds": [0, 0]}, "seeds: expected distinct values, at least one, found [0, 0]"),
+        ({"seeds": []}, "seeds: expected distinct values, at least one, found []"),
         ({"seeds": 3}, "seeds: expected a list, found 3"),
         ({"quality_fractions": [1.5]}, "quality_fractions.0: expected at most 1.0, found 1.5"),
         ({"name": "my exp"}, "name: expected text that matches ^[A-Za-z0-9_.-]+$, found 'my exp'"),
@@ -121,16 +121,16 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
                 + [f"training.{name}" for name in Training.model_fields]
             )) + ".",
         ),
-        ({"sweep": {"training.epochs": []}}, "sweep.training.epochs has no values"),
+        ({"sweep": {"training.epochs": []}}, "sweep.training.epochs: expected at least one value, found none"),
         ({"sweep": {"training.epochs": 3}}, "sweep.training.epochs: expected a list, found 3"),
         ({"sweep": {"training.epochs": [1, 0]}}, "sweep.training.epochs: expected at least 1, found 0"),
         (
             {"resources": {"gpus": 2}},
-            "resources: gpus is per worker and at most 1, got 2.0; use workers for more devices",
+            "resources: gpus: expected at most 1 per worker, found 2.0. Use workers for more devices",
         ),
         (
             {"resources": {"workers": 2, "gpus": 0.5}},
-            "resources: a worker group needs whole devices, got gpus=0.5",
+            "resources: gpus: expected 0 or 1 with several workers, found 0.5",
         ),
         (
             {"report": {"epoch": "best"}},
@@ -142,7 +142,7 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
             f"  benchmarks.0.labels.1: expected text, found True. {QUOTE}",
         ),
         (benchmark(labels=["n"]), "benchmarks.0.labels: expected at least 2, found 1: ['n']"),
-        (benchmark(labels=["n", "n"]), "benchmarks.0.labels: label names must be distinct, got ['n', 'n']"),
+        (benchmark(labels=["n", "n"]), "benchmarks.0.labels: expected distinct label names, found ['n', 'n']"),
         (
             benchmark(splits=ROWS | {"real_smal": {"file": "a"}}),
             f"benchmarks.0: unknown split 'real_smal'. Did you mean 'real_small'? Known: {SPLITS}.",
@@ -162,7 +162,7 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
         ),
         (
             benchmark(splits=ROWS | {"real_small": {"file": "a", "hub": "b"}}),
-            "benchmarks.0.splits.real_small: give exactly one of file, package, hub; found file and hub",
+            "benchmarks.0.splits.real_small: expected exactly one of file, package, hub; found file and hub",
         ),
         (
             benchmark(splits={"test": {"file": "a"}}),
@@ -180,9 +180,9 @@ def test_error_text(changes, expected, tmp_path):
     assert message(tmp_path, changes) == expected
 
 
-def test_several_mistakes_are_told_at_once(tmp_path):
-    found = message(tmp_path, {"seeds": [1, 1], "training": {"epochs": 0, "batch_size": "x"}})
-    assert len(found.splitlines()) == 3
+def test_several_mistakes_are_reported_together(tmp_path):
+    text = message(tmp_path, {"seeds": [1, 1], "training": {"epochs": 0, "batch_size": "x"}})
+    assert len(text.splitlines()) == 3
 
 
 def test_yaml_that_cannot_be_read_names_the_line(tmp_path):
@@ -213,12 +213,12 @@ def test_overrides_are_typed_by_yaml_and_by_the_setting(tmp_path):
         "encoder=a/b", "rows.test=30", "benchmarks=other", "grid=[{source: noisy, methods: [imp]}]",
         "sweep={training.epochs: [1, 2]}", "description=a=b",
     )  # fmt: skip
-    found = load(write(tmp_path, {"training": {"batch_size": 8, "steps": 4}}), overrides)
-    assert found.training == Training(epochs=3, learning_rate=2e-5, steps=None, batch_size=8)
-    assert found.seeds == (7, 8)
-    assert (found.encoder, found.rows, found.benchmarks) == ("a/b", {"test": 30}, ("other",))
-    assert found.grid == (GridRow(source="noisy", methods=(MethodChoice(name="imp"),)),)
-    assert (found.sweep, found.description) == ({"training.epochs": (1, 2)}, "a=b")
+    experiment = load(write(tmp_path, {"training": {"batch_size": 8, "steps": 4}}), overrides)
+    assert experiment.training == Training(epochs=3, learning_rate=2e-5, steps=None, batch_size=8)
+    assert experiment.seeds == (7, 8)
+    assert (experiment.encoder, experiment.rows, experiment.benchmarks) == ("a/b", {"test": 30}, ("other",))
+    assert experiment.grid == (GridRow(source="noisy", methods=(MethodChoice(name="imp"),)),)
+    assert (experiment.sweep, experiment.description) == ({"training.epochs": (1, 2)}, "a=b")
 
 
 @pytest.mark.parametrize(
@@ -236,16 +236,16 @@ def test_overrides_are_typed_by_yaml_and_by_the_setting(tmp_path):
     ],
 )  # fmt: skip
 def test_unknown_method_or_setting(choice, expected):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         resolve(MethodChoice.model_validate(choice))
-    assert str(caught.value) == expected
+    assert str(error.value) == expected
 
 
 def test_a_missing_file_suggests_its_neighbour(tmp_path):
     write(tmp_path, {}, "quickstart.yaml")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         load(tmp_path / "quickstrt.yaml")
-    assert str(caught.value) == (
+    assert str(error.value) == (
         f"unknown file 'quickstrt.yaml' in {tmp_path}. Did you mean 'quickstart.yaml'? Known: quickstart.yaml."
     )
     with pytest.raises(UserError, match=r"unknown file 'x.yaml' in .*no\. Known: none\."):
@@ -253,7 +253,7 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "settings"),
+    ("choice", "settings"),
     [
         ("focal", {}),
         ({"name": "focal"}, {}),
@@ -262,33 +262,33 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
         ({"name": "focal", "settings": {"gamma": 1}, "clip": 2}, {"gamma": 1, "clip": 2}),
     ],
 )
-def test_short_forms_of_methods(given, settings):
-    assert MethodChoice.model_validate(given) == MethodChoice(name="focal", settings=settings)
-    assert GridRow(source="noisy", methods=[given, "ce"]).methods[0].settings == settings
+def test_short_forms_of_methods(choice, settings):
+    assert MethodChoice.model_validate(choice) == MethodChoice(name="focal", settings=settings)
+    assert GridRow(source="noisy", methods=[choice, "ce"]).methods[0].settings == settings
 
 
 def test_one_method_or_benchmark_needs_no_list(tmp_path):
     raw = {"benchmarks": "x", "grid": [{"source": "generated", "methods": "ce"}]}
-    found = load(write(tmp_path, raw))
-    assert (found.benchmarks, found.grid[0].methods) == (("x",), (MethodChoice(name="ce"),))
+    experiment = load(write(tmp_path, raw))
+    assert (experiment.benchmarks, experiment.grid[0].methods) == (("x",), (MethodChoice(name="ce"),))
     inline = load(write(tmp_path, {"benchmarks": benchmark()["benchmarks"][0]}))
     assert isinstance(inline.benchmarks[0], Benchmark)
 
 
 def test_name_and_files_come_from_the_file(tmp_path):
-    entries = [*benchmark()["benchmarks"], "mine.yaml", "catalogue_name"]
-    found = load(write(tmp_path, {"benchmarks": entries}, "tidy.yaml"))
-    assert found.name == "tidy"
-    assert found.benchmarks[0].splits["test"] == DataSource(file=str(tmp_path / "c.csv"))
-    assert found.benchmarks[1:] == (str(tmp_path / "mine.yaml"), "catalogue_name")
+    entries = [*benchmark()["benchmarks"], "tickets.yaml", "catalogue_name"]
+    experiment = load(write(tmp_path, {"benchmarks": entries}, "tidy.yaml"))
+    assert experiment.name == "tidy"
+    assert experiment.benchmarks[0].splits["test"] == DataSource(file=str(tmp_path / "c.csv"))
+    assert experiment.benchmarks[1:] == (str(tmp_path / "tickets.yaml"), "catalogue_name")
 
 
 def test_splits_are_read_by_their_keys():
     splits = ROWS | {"generated": {"pool": "p"}, "test": {"hub": "h", "split": "test", "text": ["a", "b"]}}
-    found = parse(Benchmark, {"name": "b", "labels": ["n", "y"], "splits": splits, "pools": {"p": {"file": "f"}}}, "b")
-    assert found.splits["generated"] == PoolSplit(pool="p")
-    assert found.splits["test"] == DataSource(hub="h", split="test", text=("a", "b"))
-    assert Benchmark.model_validate_json(found.model_dump_json()) == found
+    parsed = parse(Benchmark, {"name": "b", "labels": ["n", "y"], "splits": splits, "pools": {"p": {"file": "f"}}}, "b")
+    assert parsed.splits["generated"] == PoolSplit(pool="p")
+    assert parsed.splits["test"] == DataSource(hub="h", split="test", text=("a", "b"))
+    assert Benchmark.model_validate_json(parsed.model_dump_json()) == parsed
 
 
 def test_variants_cross_the_swept_settings():
@@ -331,12 +331,42 @@ def test_numbers_where_methods_are_expected(grid, message, tmp_path):
         load(tmp_path / "e.yaml")
 
 
-def test_a_path_with_a_nul_is_refused():
+def test_an_experiments_path_with_a_nul_byte():
     with pytest.raises(UserError, match="cannot be read as YAML"):
         load(pathlib.Path("a\0b.yaml"))
 
 
-def test_the_length_of_a_stage_is_visible_in_the_resolved_experiment():
+NUL = "expected a path without NUL bytes, found 'a\\x00b"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"encoder": "a\0b"}, f"encoder: {NUL}'"),
+        (benchmark(splits=ROWS | {"test": {"file": "a\0b.csv"}}), f"benchmarks.0.splits.test.file: {NUL}.csv'"),
+        (
+            benchmark(splits=ROWS | {"test": {"package": "p", "path": "a\0b"}}),
+            f"benchmarks.0.splits.test.path: {NUL}'",
+        ),
+        (
+            benchmark(splits=ROWS | {"test": {"hub": "h", "split": "s", "mirror": "a\0b"}}),
+            f"benchmarks.0.splits.test.mirror: {NUL}'",
+        ),
+        (benchmark(pools={"p": {"file": "a\0b.csv"}}), f"benchmarks.0.pools.p.file: {NUL}.csv'"),
+        ({"benchmarks": ["a\0b.yaml"]}, f"benchmarks.0: {NUL}.yaml'"),
+    ],
+)
+def test_a_path_in_an_experiment_with_a_nul_byte(changes, expected, tmp_path):
+    assert message(tmp_path, changes) == expected
+
+
+def test_an_override_and_an_include_with_a_nul_byte(tmp_path):
+    assert message(tmp_path, {}, 'encoder="a\\0b"') == f"encoder: {NUL}'"
+    with pytest.raises(UserError, match="cannot be read as YAML"):
+        load(write(tmp_path, {"include": "a\0b.yaml"}))
+
+
+def test_the_resolved_experiment_has_the_default_length_of_a_stage():
     experiment = Experiment(name="e", **BASE)
     assert experiment.stages["real_small"].steps == 80
     assert Experiment(name="e", **BASE, stages={"generated": {"epochs": 2}}).stages["real_small"].steps == 80
@@ -345,14 +375,14 @@ def test_the_length_of_a_stage_is_visible_in_the_resolved_experiment():
 def test_a_variant_of_an_experiment_is_three_lines(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "whole.yaml").write_text(
-        "name: whole\nbenchmarks: [mine.yaml]\ngrid: [{source: generated, methods: [ce]}]\n"
+        "name: whole\nbenchmarks: [tickets.yaml]\ngrid: [{source: generated, methods: [ce]}]\n"
         "training: {epochs: 3, batch_size: 8}\n"
     )
     (tmp_path / "short.yaml").write_text("include: base/whole.yaml\ntraining: {epochs: 1}\nseeds: [7]\n")
     experiment = load(tmp_path / "short.yaml")
     assert (experiment.name, experiment.seeds) == ("short", (7,))
     assert (experiment.training.epochs, experiment.training.batch_size) == (1, 8)
-    assert experiment.benchmarks == (str(tmp_path / "base" / "mine.yaml"),), "relative to the file that names it"
+    assert experiment.benchmarks == (str(tmp_path / "base" / "tickets.yaml"),), "relative to the file that names it"
 
 
 def test_a_file_that_includes_itself(tmp_path):

@@ -87,17 +87,17 @@ def test_processes_may_race(tmp_path):
         (
             {"digests": {"test": "0123"}},
             ["test"],
-            "expected 0123. Its source, or how it is cleaned or split, has changed; if you meant that, correct `",
+            "expected 0123. Its source, or how it is cleaned or split, has changed; if that is intended, update",
         ),
         (
             {"limits": {"real_small": 1}},
             ["real_small"],
-            "benchmark tiny: real_small (1 rows) has no row of yes. A quality checker cannot learn a class that it "
-            "never sees; give it more rows.",
+            "benchmark tiny: real_small (1 rows) has no row of yes. A quality checker cannot learn a class "
+            "without examples. Use more rows.",
         ),
     ],
 )
-def test_faults(tmp_path, changes, names, message):
+def test_errors(tmp_path, changes, names, message):
     with pytest.raises(UserError) as error:
         load(tiny(tmp_path, **changes), names)
     assert message in str(error.value)
@@ -117,14 +117,25 @@ def test_bytes_that_are_not_utf8(tmp_path):
 def test_resolve(tmp_path):
     benchmark = tiny(tmp_path)
     assert resolve(benchmark) is benchmark
-    (tmp_path / "mine.yaml").write_text(
+    (tmp_path / "tickets.yaml").write_text(
         "labels: [dull, bright]\nsplits:\n"
         + "".join(f"  {s}: {{file: pool.jsonl}}\n" for s in ("real_small", "validation", "test"))
     )
-    found = resolve(str(tmp_path / "mine.yaml"))
-    assert (found.name, found.splits["test"].file) == ("mine", str(tmp_path / "pool.jsonl"))
+    tickets = resolve(str(tmp_path / "tickets.yaml"))
+    assert (tickets.name, tickets.splits["test"].file) == ("tickets", str(tmp_path / "pool.jsonl"))
     with pytest.raises(UserError, match=r"^unknown benchmark 'tweet_sentimant'\. Did you mean 'tweet_sentiment'\?"):
         resolve("tweet_sentimant")
+
+
+def test_a_file_with_a_nul_byte(tmp_path):
+    file = tmp_path / "tickets.yaml"
+    splits = "".join(f'  {name}: {{file: "rows\\0.csv"}}\n' for name in ("real_small", "validation", "test"))
+    file.write_text(f"labels: [dull, bright]\nsplits:\n{splits}")
+    with pytest.raises(UserError) as error:
+        resolve(str(file))
+    assert str(error.value).splitlines()[0] == (
+        f"{file}: splits.real_small.file: expected a path without NUL bytes, found 'rows\\x00.csv'"
+    )
 
 
 def test_every_benchmark_of_the_catalogue_is_valid():
@@ -142,7 +153,7 @@ def test_tweet_sentiment(tmp_path, monkeypatch):
         "test": "a6cd2d819a467b16",
         "real_large": "02729d62198cfcb3",
         "generated": "45bf8b39c3f13677",
-        "noisy": "471214572b0101c4",
+        "noisy": "59883642d427a300",
     }
     assert {name: np.bincount(split.labels).tolist() for name, split in splits.items()} == {
         "real_small": [128, 116, 56],
@@ -158,11 +169,11 @@ def test_tweet_sentiment(tmp_path, monkeypatch):
         inside = owner == list(splits).index(held_out)
         assert not np.isin(number[inside], number[~inside]).any()
 
-    def never(*arguments, **more):
+    def fail(*_, **__):
         raise AssertionError("finished splits come from the cache: nothing is cleaned or compared again")
 
     for name in ("read", "clean", "groups", "partition"):
-        monkeypatch.setattr(f"harness.data.benchmarks.{name}", never)
+        monkeypatch.setattr(f"harness.data.benchmarks.{name}", fail)
     again = load(benchmark, benchmark.splits, tmp_path)
     assert {name: split.digest for name, split in again.items()} == {n: split.digest for n, split in splits.items()}
 

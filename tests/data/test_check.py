@@ -18,8 +18,8 @@ from harness.data.text_statistics import distinct, jaccard, lengths, ngrams, sel
 
 def test_words_and_lengths():
     assert words("It's 5 % off, really!") == ["it's", "5", "%", "off", ",", "really", "!"]
-    found = lengths(["a", "a b c", "a b"])
-    assert (found.least, found.median, found.mean, found.most) == (1, 2.0, 2.0, 3)
+    counts = lengths(["a", "a b c", "a b"])
+    assert (counts.least, counts.median, counts.mean, counts.most) == (1, 2.0, 2.0, 3)
 
 
 def test_variety_worked_by_hand():
@@ -40,7 +40,7 @@ def test_self_bleu_worked_by_hand():
     assert self_bleu([list("aab"), list("ab")]) == pytest.approx((longer + shorter) / 2)
     # the largest count in one other text clips, not the sum over them
     assert self_bleu([list("aa"), list("a"), list("a")]) < self_bleu([list("aa"), list("aa"), list("a")])
-    with pytest.raises(ValueError, match="got 1"):
+    with pytest.raises(ValueError, match="expected at least two texts, got 1"):
         self_bleu([["a"]])
 
 
@@ -65,20 +65,20 @@ def tiny(folder, pairs: bool = False) -> Benchmark:
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_check_of_any_benchmark(tmp_path, pairs):
-    found = check(tiny(tmp_path, pairs), tmp_path / "cache")
-    assert [row.split for row in found.splits] == ["real_small", "validation", "test", "generated"]
-    assert found.sample == 24
-    real, generated = found.splits[0], found.splits[-1]
+    statistics = check(tiny(tmp_path, pairs), tmp_path / "cache")
+    assert [row.split for row in statistics.splits] == ["real_small", "validation", "test", "generated"]
+    assert statistics.sample == 24
+    real, generated = statistics.splits[0], statistics.splits[-1]
     assert (real.rows, real.shares, real.equal) == (48, {"no": 0.5, "yes": 0.5}, 0)
     assert generated.words.mean == (8 if pairs else 5)
     assert bool(generated.pair_overlap) is pairs
-    assert [row.split for row in found.overlaps] == ["real_small", "validation", "test"]
-    assert found.overlaps[0].equal == 0
+    assert [row.split for row in statistics.overlaps] == ["real_small", "validation", "test"]
+    assert statistics.overlaps[0].equal == 0
     if not pairs:
-        moved = {(row.trained, row.tested): row.accuracy for row in found.transfers}
-        assert moved["generated", "test"] == moved["real_small", "generated"] == 1.0
-    assert found == check(tiny(tmp_path, pairs))
-    assert json.loads(json.dumps(found.as_json()))["splits"][0]["near"]["0.8"] == 0
+        accuracy = {(row.trained, row.tested): row.accuracy for row in statistics.transfers}
+        assert accuracy["generated", "test"] == accuracy["real_small", "generated"] == 1.0
+    assert statistics == check(tiny(tmp_path, pairs))
+    assert json.loads(json.dumps(statistics.as_json()))["splits"][0]["near"]["0.8"] == 0
 
 
 def test_the_distance_grows_when_generated_labels_mean_something_else(tmp_path):
@@ -87,37 +87,37 @@ def test_the_distance_grows_when_generated_labels_mean_something_else(tmp_path):
     path = tmp_path / "generated.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row | {"label": 1 - row["label"]}) + "\n" for row in rows))
-    turned = check(benchmark).distance
+    inverted = check(benchmark).distance
     assert same.kl_real_generated == pytest.approx(0.0, abs=0.05)
     assert same.kl_generated_real == pytest.approx(0.0, abs=0.05)
-    assert turned.kl_real_generated > 1
-    assert turned.kl_generated_real > 1
-    assert turned.entropy_real == same.entropy_real
+    assert inverted.kl_real_generated > 1
+    assert inverted.kl_generated_real > 1
+    assert inverted.entropy_real == same.entropy_real
 
 
-def test_generated_rows_are_judged_by_classifiers_that_have_not_seen_them(tmp_path):
+def test_generated_rows_are_scored_by_classifiers_not_trained_on_them(tmp_path):
     benchmark = tiny(tmp_path)
     path = tmp_path / "generated.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    labels = np.random.default_rng(0).integers(0, 2, len(rows))  # nothing to learn, only to remember
-    said = [
+    labels = np.random.default_rng(0).integers(0, 2, len(rows))  # random labels can be memorized, not learned
+    relabeled = [
         {"text": f"{row['text']} word{i}", "label": int(label)}
         for i, (row, label) in enumerate(zip(rows, labels, strict=False))
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in said))
+    path.write_text("".join(json.dumps(row) + "\n" for row in relabeled))
     generated = load(benchmark, ["generated"])["generated"]
-    remembered = conditional_entropy(BagOfWords(generated).log_probabilities(generated))
+    training_entropy = conditional_entropy(BagOfWords(generated).log_probabilities(generated))
     assert check(benchmark).distance.kl_generated_real > 0
-    assert check(benchmark).distance.entropy_generated > 1.2 * remembered
+    assert check(benchmark).distance.entropy_generated > 1.2 * training_entropy
 
 
 def test_without_a_class_there_is_no_distance(tmp_path):
     benchmark = tiny(tmp_path)
     path = tmp_path / "generated.jsonl"
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if '"label": 1' in line))
-    found = check(benchmark)
-    assert found.distance is None
-    assert "Label distributions" not in {str(table.title) for table in tables(found)}
+    statistics = check(benchmark)
+    assert statistics.distance is None
+    assert "Label distributions" not in {str(table.title) for table in tables(statistics)}
 
 
 def test_tables(tmp_path):

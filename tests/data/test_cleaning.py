@@ -12,8 +12,8 @@ from harness.errors import UserError
 
 
 def rows(*texts: str, labels: list[int] | None = None, pairs: tuple[str, ...] | None = None) -> Split:
-    found = np.array(labels or [0] * len(texts), dtype=np.int64)
-    return Split("tweets", tuple(map(str, range(len(texts)))), texts, pairs, found)
+    classes = np.array(labels or [0] * len(texts), dtype=np.int64)
+    return Split("tweets", tuple(map(str, range(len(texts)))), texts, pairs, classes)
 
 
 def undecoded(raw: bytes) -> str:
@@ -61,15 +61,15 @@ def test_steps(step, before, after):
     assert STEPS[step](rows(*before)).texts == after
 
 
-def test_duplicates_with_conflicting_labels_go_altogether():
-    found = STEPS["drop_duplicates"](rows("same", "Same", "sure", "sure", labels=[0, 1, 2, 2]))
-    assert (found.texts, found.labels.tolist()) == (("sure",), [2])
+def test_duplicates_with_conflicting_labels_are_all_dropped():
+    split = STEPS["drop_duplicates"](rows("same", "Same", "sure", "sure", labels=[0, 1, 2, 2]))
+    assert (split.texts, split.labels.tolist()) == (("sure",), [2])
 
 
 def test_both_texts_of_a_pair_are_cleaned():
     pair = rows("a &amp; b", "c", pairs=("d &gt; e", " "))
-    found, notes = clean(pair, ["unescape", "drop_empty"])
-    assert (found.texts, found.pairs) == (("a & b",), ("d > e",))
+    split, notes = clean(pair, ["unescape", "drop_empty"])
+    assert (split.texts, split.pairs) == (("a & b",), ("d > e",))
     assert notes == ["tweets: unescape changed 1 texts", "tweets: drop_empty left out 1 rows"]
 
 

@@ -24,18 +24,18 @@ def test_kl_worked_by_hand():
 
 
 def test_each_measure_uses_its_own_rows():
-    found = distance(HALF[None], QUARTER[None], HALF[None], SURE[None])
-    assert (found.entropy_real, found.entropy_generated) == (pytest.approx(np.log(2)), 0.0)
-    assert found.kl_real_generated == pytest.approx(0.5 * np.log(4 / 3))
-    assert found.kl_generated_real == pytest.approx(np.log(2))
+    measures = distance(HALF[None], QUARTER[None], HALF[None], SURE[None])
+    assert (measures.entropy_real, measures.entropy_generated) == (pytest.approx(np.log(2)), 0.0)
+    assert measures.kl_real_generated == pytest.approx(0.5 * np.log(4 / 3))
+    assert measures.kl_generated_real == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [([[-1.0, -1.0]], "add up to 0.735759"), ([-1.0], r"got shape \(1,\)"), (np.zeros((0, 2)), r"shape \(0, 2\)")],
 )
-def test_faults(values, message):
+def test_errors(values, message):
     with pytest.raises(ValueError, match=message):
         conditional_entropy(np.array(values))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="expected two arrays of one shape"):
         conditional_kl(np.array([HALF, HALF]), HALF[None])

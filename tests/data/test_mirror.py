@@ -9,7 +9,7 @@ import pytest
 
 from harness.config.benchmark import Benchmark, DataSource
 from harness.config.schema import parse
-from harness.data.benchmarks import joined, load, resolve
+from harness.data.benchmarks import load, resolve, row_texts
 from harness.data.near_duplicates import matches
 from harness.data.readers import MIRROR, fingerprint, read
 from harness.errors import UserError
@@ -33,21 +33,21 @@ def mirror(tmp_path, monkeypatch) -> Path:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     monkeypatch.setenv(MIRROR, str(tmp_path))
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("loaded from the hub"))
     return tmp_path
 
 
 def test_the_mirror_gives_what_the_hub_gives(mirror, monkeypatch):
-    found = rows_of()
+    local = rows_of()
     hub = datasets.Dataset.from_list([*ROWS[1:], {"text": "b b", "label": 1}])
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: hub)
     monkeypatch.delenv(MIRROR)
-    asked = rows_of()
-    assert asked.ids == found.ids
-    assert asked.labels.tolist() == found.labels.tolist()
-    assert sum(id_.endswith("-2") for id_ in asked.ids) == 1, "equal rows are numbered"
+    remote = rows_of()
+    assert remote.ids == local.ids
+    assert remote.labels.tolist() == local.labels.tolist()
+    assert sum(id_.endswith("-2") for id_ in remote.ids) == 1, "equal rows are numbered"
     monkeypatch.setenv(MIRROR, str(mirror))
-    assert rows_of(mirror=None).ids == found.ids, "a source without a mirror asks the hub"
+    assert rows_of(mirror=None).ids == local.ids, "a source without a mirror is loaded from the hub"
 
 
 def test_a_file_missing_in_the_mirror_is_named(mirror):
@@ -60,35 +60,39 @@ def test_a_file_missing_in_the_mirror_is_named(mirror):
 
 
 def test_the_number_of_rows_is_checked(mirror):
-    with pytest.raises(UserError, match=r"train.jsonl: it has 3 rows, expected 4. It is not the data that was meant."):
+    with pytest.raises(
+        UserError, match=r"train.jsonl: expected 4 rows, found 3. Use the file that the benchmark was made for, or"
+    ):
         rows_of(rows=4)
 
 
-def test_labels_of_the_hub_must_be_the_benchmarks(monkeypatch):
+def test_the_hub_must_have_the_labels_of_the_benchmark(monkeypatch):
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["y", "n"])})
     hub = datasets.Dataset.from_list(ROWS, features=features)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: hub)
-    with pytest.raises(UserError, match=r"its labels are \['y', 'n'\], the benchmark's \['no', 'yes'\]"):
+    with pytest.raises(
+        UserError, match=r"expected the labels \['no', 'yes'\], found \['y', 'n'\]. Write the names found"
+    ):
         rows_of()
 
 
-def test_the_fingerprint_knows_the_mirrors_content(mirror, monkeypatch):
-    one = fingerprint(benchmark())
+def test_the_fingerprint_covers_the_content_of_the_mirror(mirror, monkeypatch):
+    before = fingerprint(benchmark())
     with (mirror / "set" / "train.jsonl").open("a") as stream:
         stream.write("\n")
-    assert fingerprint(benchmark()) != one
+    assert fingerprint(benchmark()) != before
     monkeypatch.delenv(MIRROR)
-    assert fingerprint(benchmark()) != one
+    assert fingerprint(benchmark()) != before
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"file": "x.csv", "mirror": "y"}, "mirror stands in for a hub source; use file alone"),
-        ({**HUB, "id": "key"}, "give id or by_content, not both"),
+        ({"file": "x.csv", "mirror": "y"}, "expected hub beside mirror, its local copy; without hub, use file alone"),
+        ({**HUB, "id": "key"}, "expected id or by_content, found both"),
     ],
 )
-def test_faults(source, message):
+def test_errors_in_a_source(source, message):
     with pytest.raises(UserError, match=message):
         parse(DataSource, source, "x.yaml")
 
@@ -102,11 +106,11 @@ def test_official_splits_keep_training_rows_from_held_out_ones(tmp_path):
     splits = {"real_small": {"pool": "all", "rows": 10}, "validation": {"pool": "all", "rows": 10},
               "test": file["test"], "real_large": file["large"]}  # fmt: skip
     spec = {"name": "x", "labels": ("no", "yes"), "pools": {"all": file["pool"]}, "splits": splits}
-    found = load(Benchmark.model_validate({**spec, "near_duplicate": 1.0}), splits)
-    assert [len(found[name]) for name in ("real_small", "validation", "test")] == [10, 10, 9]
-    held_out = {*found["validation"].texts, *found["test"].texts}
-    assert not held_out & {*found["real_small"].texts, *found["real_large"].texts}
-    assert not {*found["validation"].texts} & {*found["test"].texts}
+    rows = load(Benchmark.model_validate({**spec, "near_duplicate": 1.0}), splits)
+    assert [len(rows[name]) for name in ("real_small", "validation", "test")] == [10, 10, 9]
+    held_out = {*rows["validation"].texts, *rows["test"].texts}
+    assert not held_out & {*rows["real_small"].texts, *rows["real_large"].texts}
+    assert not {*rows["validation"].texts} & {*rows["test"].texts}
 
 
 ROW_COUNTS = {
@@ -123,11 +127,12 @@ def test_the_papers_benchmarks(name, monkeypatch):
     spec = resolve(name)
     assert set(spec.digests) == set(spec.splits)
     splits = load(spec, spec.splits)  # checks the digests
-    noisy = splits.pop("noisy")
+    corrupted = splits.pop("noisy")
     assert {split: len(rows) for split, rows in splits.items()} == ROW_COUNTS[name]
-    assert (noisy.labels != splits["generated"].labels).mean() == 0.4
+    assert (corrupted.labels != splits["generated"].labels).mean() == 0.4
+    assert corrupted.corruptions.count("flip") == 0.4 * len(corrupted)
     assert np.ptp(np.bincount(splits["generated"].labels)) == 0
-    held_out = [text for split in ("validation", "test") for text in joined(splits[split])]
+    held_out = [text for split in ("validation", "test") for text in row_texts(splits[split])]
     for split in ("real_small", "real_large", "generated"):
-        assert not matches(joined(splits[split]), held_out, 0.8).any()
-    assert not matches(joined(splits["validation"]), joined(splits["test"]), 0.8).any()
+        assert not matches(row_texts(splits[split]), held_out, 0.8).any()
+    assert not matches(row_texts(splits["validation"]), row_texts(splits["test"]), 0.8).any()

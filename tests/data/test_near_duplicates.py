@@ -16,8 +16,8 @@ THRESHOLDS = st.sampled_from([0.2, 1 / 3, 0.5, 0.75, 0.8, 1.0])
 
 
 def jaccard(a: str, b: str) -> float:
-    one, two = shingles(a), shingles(b)
-    return len(one & two) / len(one | two)
+    first, second = shingles(a), shingles(b)
+    return len(first & second) / len(first | second)
 
 
 @settings(deadline=None)
@@ -27,13 +27,13 @@ def test_groups_are_the_components_of_all_similar_pairs(texts, threshold):
     for i, j in combinations(range(len(texts)), 2):
         if jaccard(texts[i], texts[j]) >= threshold:
             expected = [expected[i] if number == expected[j] else number for number in expected]
-    found = groups(texts, threshold)
-    assert all((found[i] == found[j]) == (expected[i] == expected[j]) for i, j in combinations(range(len(texts)), 2))
+    group = groups(texts, threshold)
+    assert all((group[i] == group[j]) == (expected[i] == expected[j]) for i, j in combinations(range(len(texts)), 2))
 
 
 @settings(deadline=None)
 @given(TEXTS, TEXTS, THRESHOLDS)
-def test_matches_are_direct(texts, others, threshold):
+def test_matches_are_pairs_without_chains(texts, others, threshold):
     expected = [any(jaccard(text, other) >= threshold for other in others) for text in texts]
     assert matches(texts, others, threshold).tolist() == expected
 
@@ -46,11 +46,11 @@ def test_matches_are_direct(texts, others, threshold):
         ("  ", ""),
     ],
 )
-def test_normalise(text, expected):
+def test_normalize(text, expected):
     assert normalize(text) == expected
 
 
-def test_texts_of_one_word_are_near_themselves_only():
-    found = groups(["Thanks!", "thanks", "thanks a lot", "😀", "😡"], 0.8)
-    assert found[0] == found[1]
-    assert len(np.unique(found)) == 4
+def test_texts_of_one_word_are_near_duplicates_of_themselves_only():
+    group = groups(["Thanks!", "thanks", "thanks a lot", "😀", "😡"], 0.8)
+    assert group[0] == group[1]
+    assert len(np.unique(group)) == 4

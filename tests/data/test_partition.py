@@ -17,7 +17,7 @@ def split_of(labels: list[int], name: str = "pool") -> Split:
     return Split(name, ids, ids, None, np.array(labels, dtype=np.int64))
 
 
-def alone(split: Split) -> np.ndarray:
+def own_groups(split: Split) -> np.ndarray:
     return np.arange(len(split))
 
 
@@ -28,10 +28,10 @@ ROWS = st.lists(st.integers(0, 2), min_size=12, max_size=80)
 def test_quotas_are_exact_and_within_one_row_of_the_share(counts, data):
     total = data.draw(st.integers(0, sum(counts)))
     counts = np.array(counts)
-    found = quotas(counts, total)
-    assert found.sum() == total
-    assert (abs(found - counts * total / counts.sum()) < 1).all()
-    assert (found <= counts).all()
+    rows = quotas(counts, total)
+    assert rows.sum() == total
+    assert (abs(rows - counts * total / counts.sum()) < 1).all()
+    assert (rows <= counts).all()
 
 
 @settings(deadline=None)
@@ -58,17 +58,17 @@ def test_partition_is_exact_stratified_and_keeps_groups_apart(labels, data):
 @given(ROWS)
 def test_without_groups_every_row_is_in_one_part(labels):
     pool = split_of(labels)
-    parts = partition(pool, {"validation": 3, "test": 5, "real_large": None}, alone(pool), LABELS, "tiny")
+    parts = partition(pool, {"validation": 3, "test": 5, "real_large": None}, own_groups(pool), LABELS, "tiny")
     assert sorted(id_ for part in parts.values() for id_ in part.ids) == sorted(pool.ids)
     assert {name: part.name for name, part in parts.items()} == {name: name for name in parts}
 
 
 def test_a_training_parts_size_does_not_change_the_test_rows():
     pool = split_of([0, 1, 2] * 30)
-    one = partition(pool, {"real_small": 5, "test": 9}, alone(pool), LABELS, "tiny")
-    two = partition(pool, {"real_small": 50, "test": 9}, alone(pool), LABELS, "tiny")
+    one = partition(pool, {"real_small": 5, "test": 9}, own_groups(pool), LABELS, "tiny")
+    two = partition(pool, {"real_small": 50, "test": 9}, own_groups(pool), LABELS, "tiny")
     assert one["test"].digest == two["test"].digest
-    other = partition(pool, {"test": 9}, alone(pool), LABELS, "another")
+    other = partition(pool, {"test": 9}, own_groups(pool), LABELS, "another")
     assert other["test"].digest != one["test"].digest
 
 
@@ -88,10 +88,10 @@ def test_subsets_are_nested_and_stratified(labels, one, two, seed):
     split = split_of(labels)
     small, large = (subset(split, fraction, seed) for fraction in sorted((one, two)))
     assert set(small.ids) <= set(large.ids)
-    counts, found = (np.bincount(s.labels, minlength=3) for s in (split, small))
-    wanted = min(one, two) * counts
-    assert (abs(found - wanted) <= np.where(wanted < 0.5, 1, 0.5 + 1e-9)).all()
-    assert ((found > 0) == (counts > 0)).all()
+    whole, part = (np.bincount(rows.labels, minlength=3) for rows in (split, small))
+    expected = min(one, two) * whole
+    assert (abs(part - expected) <= np.where(expected < 0.5, 1, 0.5 + 1e-9)).all()
+    assert ((part > 0) == (whole > 0)).all()
     assert list(small.ids) == sorted(small.ids, key=split.ids.index)
 
 
@@ -105,8 +105,8 @@ def test_subset_depends_on_the_seed_and_nothing_else():
 @given(ROWS, st.integers(1, 90))
 def test_limit(labels, rows):
     split = split_of(labels)
-    found = limit(split, rows)
-    assert len(found) == min(rows, len(split))
-    assert found.digest == limit(split, rows).digest
-    wanted = np.bincount(split.labels, minlength=3) * len(found) / len(split)
-    assert (abs(np.bincount(found.labels, minlength=3) - wanted) < 1).all()
+    part = limit(split, rows)
+    assert len(part) == min(rows, len(split))
+    assert part.digest == limit(split, rows).digest
+    expected = np.bincount(split.labels, minlength=3) * len(part) / len(split)
+    assert (abs(np.bincount(part.labels, minlength=3) - expected) < 1).all()

@@ -16,15 +16,13 @@ from harness.errors import UserError
 ROWS = [('good, "really"\nso', "positive"), ("bad – 😡", "negative"), ("meh", "positive")]
 
 
-def benchmark(source: dict, **more) -> Benchmark:
+def benchmark(source: dict, **changes) -> Benchmark:
     splits = {name: source for name in ("real_small", "validation", "test")}
-    return Benchmark(name="tiny", labels=("negative", "positive"), splits=splits, **more)
+    return Benchmark(**{"name": "tiny", "labels": ("negative", "positive"), "splits": splits} | changes)
 
 
-def rows_of(**source):
-    more = {key: source.pop(key) for key in ("text_columns",) if key in source}
-    columns = {"text": more["text_columns"]} if more else {}
-    return read(DataSource(**source), "test", benchmark(source, **columns))
+def rows_of(text_columns="text", **source):
+    return read(DataSource(**source), "test", benchmark(source, text=text_columns))
 
 
 def put(path: Path, content: str | bytes) -> str:
@@ -50,21 +48,21 @@ def write_rows(path: Path, rows: list[dict]) -> str:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_every_format_gives_the_same_rows(tmp_path, suffix):
     file = write_rows(tmp_path / f"rows.{suffix}", [{"text": text, "label": label} for text, label in ROWS])
-    found = rows_of(file=file)
-    assert found.texts == tuple(text for text, _ in ROWS)
-    assert found.labels.tolist() == [1, 0, 1]
+    rows = rows_of(file=file)
+    assert rows.texts == tuple(text for text, _ in ROWS)
+    assert rows.labels.tolist() == [1, 0, 1]
     first = {"csv": "test-2", "jsonl": "test-1", "parquet": "test-1"}
-    assert found.ids[0] == first[suffix]
+    assert rows.ids[0] == first[suffix]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_class_indices_pairs_and_ids(tmp_path, suffix):
     rows = [{"a": "x", "b": "y", "label": 1, "key": "k1"}, {"a": "v", "b": "w", "label": 0, "key": "test-k2"}]
     file = write_rows(tmp_path / f"rows.{suffix}", rows)
-    found = rows_of(file=file, id="key", text_columns=("a", "b"))
-    assert (found.texts, found.pairs) == (("x", "v"), ("y", "w"))
-    assert found.ids == ("test-k1", "test-k2")
-    assert found.labels.tolist() == [1, 0]
+    split = rows_of(file=file, id="key", text_columns=("a", "b"))
+    assert (split.texts, split.pairs) == (("x", "v"), ("y", "w"))
+    assert split.ids == ("test-k1", "test-k2")
+    assert split.labels.tolist() == [1, 0]
 
 
 def test_line_numbers_are_the_files_own(tmp_path):
@@ -74,25 +72,25 @@ def test_line_numbers_are_the_files_own(tmp_path):
 
 
 CSV = "text,label\n"
-FAULTS = [
+ERRORS = [
     ("a.csv", CSV + "x,positive\ny,positve\n", "{}, line 3. Did you mean 'positive'? Known: negative, positive."),
     ("a.csv", "txt,label\nx,0\n", "unknown column 'text' in {}, line 2. Did you mean 'txt'? Known: label, txt."),
     ("a.csv", CSV + "x,0\n ,1\n", "{}, line 3: 'text' is empty. Add `drop_empty` to `clean` to leave such rows out."),
-    ("a.csv", CSV + "x,0\nx,y,1\n", "{}, line 3: 3 fields, but the header has 2."),
-    ("a.csv", CSV, "{}: there are no rows in it."),
-    ("a.csv", "", "{}: there are no rows in it."),
-    ("a.jsonl", '{"text": 5, "label": 0}', "{}, line 1: 'text' should be text, found 5."),
+    ("a.csv", CSV + "x,0\nx,y,1\n", "{}, line 3: expected 2 fields as in the header, found 3."),
+    ("a.csv", CSV, "{}: expected at least one row, found none."),
+    ("a.csv", "", "{}: expected at least one row, found none."),
+    ("a.jsonl", '{"text": 5, "label": 0}', "{}, line 1: 'text': expected text, found 5."),
     ("a.jsonl", '\n{"text": "x", "label": 2}', "An index must be an integer from 0 to 1."),
     ("a.jsonl", '{"text": "x", "label": true}', "unknown label 'True' in {}, line 1."),
     ("a.jsonl", '{"text": "x"', "{}, line 1: cannot be read as JSON: Expecting ',' delimiter"),
     ("a.jsonl", "[1]", "{}, line 1: expected a JSON object, found list."),
     ("a.parquet", "no", "{}: cannot be read as parquet: "),
-    ("a.txt", "no", "{}: the ending '.txt' is not known. Use .csv, .jsonl, .parquet."),
+    ("a.txt", "no", "{}: expected a file that ends in .csv, .jsonl, .parquet, found '.txt'."),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), FAULTS)
-def test_faults_name_file_and_row(tmp_path, name, content, message):
+@pytest.mark.parametrize(("name", "content", "message"), ERRORS)
+def test_errors_name_file_and_row(tmp_path, name, content, message):
     file = put(tmp_path / name, content)
     with pytest.raises(UserError) as error:
         rows_of(file=file)
@@ -103,7 +101,7 @@ def test_duplicate_ids(tmp_path):
     file = put(tmp_path / "a.csv", "key,text,label\n7,a,0\n8,b,1\n7,c,1\n")
     with pytest.raises(UserError) as error:
         rows_of(file=file, id="key")
-    assert str(error.value) == f"{file}, line 4: the id 'test-7' stood before, in line 2. Ids must be unique."
+    assert str(error.value) == f"{file}, line 4: expected unique ids, found 'test-7' also in line 2."
 
 
 def test_missing_file_suggests_a_neighbour(tmp_path):
@@ -161,7 +159,7 @@ def test_hub_labels_are_matched_by_name(monkeypatch):
     assert calls == [(("someone/set", "irony"), {"split": "train", "revision": "abc"})]
 
 
-def test_hub_faults_name_the_row(monkeypatch):
+def test_hub_errors_name_the_row(monkeypatch):
     fake_hub(monkeypatch, datasets.Dataset.from_dict({"text": ["good", "bad"], "label": [0, 5]}))
     with pytest.raises(UserError, match=r"unknown label '5' in someone/set \(irony, split train\), row 2\."):
         rows_of(**HUB)
@@ -176,18 +174,18 @@ def test_unreachable_hub(monkeypatch):
         rows_of(**HUB)
     assert str(error.value) == (
         "someone/set (irony, split train): cannot be loaded from the hub: RuntimeError: Dataset scripts are no longer "
-        "supported, but found set.py\n  Check the names and the connection. A dataset that needs its own script is "
-        "refused: use a repository with parquet files, or download one and give it as `file:`."
+        "supported, but found set.py\n  Check the names and the connection. Datasets with a loading script are not "
+        "supported: use a repository with parquet files, or download a file and name it in `file:`."
     )
 
 
-def test_fingerprint_knows_the_data_and_not_the_place(tmp_path):
-    marks = []
+def test_a_fingerprint_depends_on_the_data_and_not_on_its_folder(tmp_path):
+    fingerprints = []
     for folder, content in (("a", "x,1\n"), ("b", "x,1\n"), ("c", "y,1\n")):
         (tmp_path / folder).mkdir()
         file = put(tmp_path / folder / "rows.csv", CSV + content)
-        marks.append(fingerprint(benchmark({"file": file})))
+        fingerprints.append(fingerprint(benchmark({"file": file})))
     same = benchmark({"file": file}, description="other words", limits={"test": 1}, digests={"test": "ab"})
-    assert marks[0] == marks[1] != marks[2] == fingerprint(same)
-    assert fingerprint(benchmark({"file": file, "clean": ("unescape",)})) != marks[2]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2] == fingerprint(same)
+    assert fingerprint(benchmark({"file": file, "clean": ("unescape",)})) != fingerprints[2]
     assert fingerprint(benchmark(HUB)) != fingerprint(benchmark({**HUB, "revision": "abd"}))

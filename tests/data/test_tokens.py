@@ -54,7 +54,7 @@ def test_pairs_have_types(encode):
     assert not np.array_equal(encode(split(["good flight", "bad"])).input_ids, tokens.input_ids)
 
 
-def test_long_rows_are_cut_pairs_at_their_longer_text(encode):
+def test_long_rows_are_truncated_pairs_at_their_longer_text(encode):
     assert encode(split(["good " * 50]), 8).lengths.tolist() == [8]
     tokens = encode(split(["good bad", "good"], ["the " * 30, "bad"]), 10)
     assert tokens.lengths.tolist() == [10, 5]
@@ -63,7 +63,7 @@ def test_long_rows_are_cut_pairs_at_their_longer_text(encode):
     assert padded["input_ids"][0, -1] == SEP
 
 
-def test_tokenised_once_for_each_content_encoder_and_length(tiny_encoder, tmp_path):
+def test_tokenized_once_for_each_content_encoder_and_length(tiny_encoder, tmp_path):
     store, calls = Store(str(tmp_path)), []
 
     def tokenizer():
@@ -72,7 +72,7 @@ def test_tokenised_once_for_each_content_encoder_and_length(tiny_encoder, tmp_pa
 
     rows = split(["good", "bad"])
     first = tokenize(rows, tokenizer, "tiny", 8, store)
-    again = tokenize(rows, lambda: pytest.fail("tokenised although stored"), "tiny", 8, store)
+    again = tokenize(rows, lambda: pytest.fail("tokenized although stored"), "tiny", 8, store)
     for name in ("input_ids", "token_type_ids", "offsets"):
         assert getattr(first, name).dtype == getattr(again, name).dtype
         assert np.array_equal(getattr(first, name), getattr(again, name))
@@ -90,22 +90,22 @@ def test_padding_gives_back_every_row(lengths, data):
     rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
     padded = tokens.padded(rows)
     assert padded["input_ids"].shape == (len(rows), max(lengths[i] for i in rows))
-    for place, number in enumerate(rows):
-        kept = padded["attention_mask"][place].astype(bool)
-        assert padded["input_ids"][place][kept].tolist() == row(tokens, number)
-        assert padded["token_type_ids"][place][kept].tolist() == [i % 2 for i in row(tokens, number)]
-        assert not padded["input_ids"][place][~kept].any()
-        assert kept.tolist() == sorted(kept.tolist(), reverse=True)
+    for position, number in enumerate(rows):
+        mask = padded["attention_mask"][position].astype(bool)
+        assert padded["input_ids"][position][mask].tolist() == row(tokens, number)
+        assert padded["token_type_ids"][position][mask].tolist() == [i % 2 for i in row(tokens, number)]
+        assert not padded["input_ids"][position][~mask].any()
+        assert mask.tolist() == sorted(mask.tolist(), reverse=True)
 
 
 @given(st.lists(st.integers(0, 3), max_size=6))
-def test_taking_rows_is_padding_them_later(chosen):
+def test_rows_may_be_taken_before_padding(numbers):
     flat = np.arange(10, dtype=np.int32)
     tokens = Tokens(flat, flat.astype(np.int8), np.array([0, 3, 3, 7, 10]))
-    part = tokens.take(np.array(chosen, dtype=np.int64))
-    assert [row(part, i) for i in range(len(chosen))] == [row(tokens, i) for i in chosen]
-    assert part.lengths.tolist() == tokens.lengths[chosen].tolist() if chosen else len(part.lengths) == 0
+    part = tokens.take(np.array(numbers, dtype=np.int64))
+    assert [row(part, i) for i in range(len(numbers))] == [row(tokens, i) for i in numbers]
+    assert part.lengths.tolist() == tokens.lengths[numbers].tolist() if numbers else len(part.lengths) == 0
     assert part.input_ids.dtype == np.int32
-    if chosen:
-        found, expected = part.padded(range(len(chosen))), tokens.padded(chosen)
-        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    if numbers:
+        padded, expected = part.padded(range(len(numbers))), tokens.padded(numbers)
+        assert all(np.array_equal(padded[name], expected[name]) for name in expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.ledger.artifacts import History, Scores, Texts, Weights, best_epoch, from_parquet, to_parquet
+from harness.ledger.legacy import upgrade_weights
 
 FRAME = pd.DataFrame({"id": ["a", "b"], "label": ["x", "y"], "corruption": ["", "flip"]}).assign(
     weight_1=[1.0, 1.0], weight_2=[0.0, float("nan")], weight_3=[2.0, 3.0]
@@ -29,10 +30,12 @@ def test_of_several_stages_the_first_one_gives_the_weights() -> None:
 
 def test_weights_of_version_1_have_texts_and_marked_ids() -> None:
     old = pd.DataFrame({"id": ["noisy-a", "noisy-b+flip", "a+b"], "label": ["x", "y", "x"], "text": ["1", "2", "3"]})
-    weights = Weights.from_frame(old.assign(pair=["eins", "zwei", "drei"], weight_1=[1.0, 1.0, 1.0]))
+    old = old.assign(pair=["eins", "zwei", "drei"], weight_1=[1.0, 1.0, 1.0])
+    weights = Weights.from_frame(upgrade_weights(old))
     assert weights.frame["corruption"].tolist() == ["", "flip", ""]
     assert weights.texts is not None
     assert weights.texts.iloc[0] == "1  //  eins"
+    assert upgrade_weights(FRAME) is FRAME, "later versions have the column"
 
 
 def test_a_history_of_version_1_is_a_list() -> None:
