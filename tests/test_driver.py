@@ -170,6 +170,30 @@ def test_running_again_runs_nothing_and_writes_the_same_table(undisturbed: Undis
     assert len(home.runs("experiment")) == 1
 
 
+def test_show_plan_and_report_read_the_ledger_of_the_run(undisturbed: Undisturbed, file: Path, tmp_path: Path) -> None:
+    home = undisturbed.home
+
+    def output(*words: object, code: int = 0) -> str:
+        command = home(*words)
+        assert command.returncode == code, command.stderr
+        return command.stdout + command.stderr
+
+    trial = next(iter(undisturbed.finished))
+    text = output("show", trial[:6])
+    assert trial in text
+    assert "finished" in text
+    assert "test accuracy" in text
+    assert "seconds train: " in text
+    assert '"batch_size": 16' in text
+    assert "unknown trial 'zzzz'" in output("show", "zzzz", code=2)
+    assert "Nothing is left to do." in output("plan", file)
+    more = output("plan", file, "--set", "seeds=[0, 1]")
+    assert f"To run: {TRIALS} of {2 * TRIALS} trials. About" in more
+    assert "from finished trials" in more
+    output("report", file, "--results", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "small" / "trials.csv").read_bytes() == undisturbed.table
+
+
 def test_a_checker_that_is_done_scores_other_rows_for_the_report(undisturbed: Undisturbed, file: Path) -> None:
     home = undisturbed.home
     methods = "grid=[{source: real_small, methods: [ce]}, {source: generated, methods: [imp_quality]}]"

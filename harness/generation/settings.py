@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from harness.config.schema import FrozenModel, Positive, apply_overrides, parse, read_yaml
+from harness.config.schema import FrozenModel, PathText, Positive, absolute, apply_overrides, parse, read_yaml
 from harness.llm.settings import Limits, Sampling, Server, Shots
 
 
@@ -35,7 +35,7 @@ class Generation(FrozenModel):
     seed: int = 0
     max_rounds: Positive = 5
     """Maximum number of rounds of requests: each replaces the rows that the round before lacked or rejected."""
-    prompts: str | None = None
+    prompts: PathText | None = None
     """Folder with ``system.txt``, ``attributes.txt`` or ``rows.txt`` in place of the built-in templates."""
     license: str = "not stated; the terms of the model and of its provider apply"
     """The card's statement on the use of the rows."""
@@ -54,7 +54,7 @@ class Generation(FrozenModel):
 class GenerationFile(Generation):
     """A file of ``harness generate``: the settings of a corpus, its benchmark, and where it is written."""
 
-    benchmark: str
+    benchmark: PathText
     """A name from the catalogue, or the path of a YAML file, relative to the file that names it."""
     out: str | None = None
     """The corpus, relative to the current folder. Default: ``generated/BENCHMARK.jsonl``."""
@@ -78,7 +78,7 @@ def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     out = dict(raw)
     benchmark, prompts = out.get("benchmark"), out.get("prompts")
     if isinstance(benchmark, str) and benchmark.endswith((".yaml", ".yml")):
-        out["benchmark"] = str((folder / benchmark).resolve())
+        out["benchmark"] = absolute(benchmark, folder)
     if isinstance(prompts, str):
-        out["prompts"] = str((folder / prompts).resolve())
+        out["prompts"] = absolute(prompts, folder)
     return out

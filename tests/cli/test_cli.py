@@ -128,29 +128,6 @@ def test_list_benchmarks(invoke: Callable[..., str]) -> None:
     assert "negative, neutral, positive" in text
 
 
-def test_show_of_a_run_and_its_plan_afterwards(
-    home: Home, experiment_file: Callable[..., Path], invoke: Callable[..., str]
-) -> None:
-    file = experiment_file(grid=ROWS, seeds=[0])
-    done = home.run(file)
-    assert done.returncode == 0, done.stderr
-    (trial,) = home.finished()
-    text = invoke("show", trial[:6])
-    assert trial in text
-    assert "finished" in text
-    assert "test accuracy" in text
-    assert "seconds train: " in text
-    assert '"batch_size": 16' in text
-    assert "Nothing is left to do." in invoke("plan", file)
-    assert "unknown trial 'zzzz'" in invoke("show", "zzzz", code=2)
-    more = invoke("plan", file, "--set", "seeds=[0, 1]")
-    assert "To run: 1 of 2 trials. About" in more
-    assert "from finished trials" in more
-    assert (home.folder / "elsewhere").exists() is False
-    invoke("report", file, "--results", home.folder / "elsewhere")
-    assert (home.folder / "elsewhere" / "small" / "trials.csv").read_bytes() == home.table()
-
-
 def test_a_report_without_a_run_is_refused(invoke: Callable[..., str], experiment_file: Callable[..., Path]) -> None:
     assert "no run of the experiment 'small'" in invoke("report", experiment_file(grid=ROWS), code=2)
 

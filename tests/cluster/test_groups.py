@@ -103,9 +103,11 @@ def test_normalised_weights_matter_here(trained: tuple[dict[str, tuple[list[Job]
     assert abs(plain - normalized) > 0.01
 
 
-def test_a_worker_group_through_ray(
-    trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store], cluster: tune.Cluster, tmp_path: Path
-) -> None:
+def test_worker_groups_through_ray(
+    trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store], cluster: tune.Cluster, tmp_path: Path,
+    experiment_file: Callable[..., Path],
+) -> None:  # fmt: skip
+    """One group gives the numbers of processes that know nothing of Ray, another fails and says why."""
     if cluster.cpus < 2:
         pytest.skip("needs two cores")
     jobs, direct = trained
@@ -113,23 +115,14 @@ def test_a_worker_group_through_ray(
     store, listener = Store(str(tmp_path / "store")), Listener()
     for digest in job.trial.task.digests.values():
         save_split(load_split(digest, direct), store)
-    tune.run([job], Resources(workers=2), store, cluster, listener, tmp_path / "scratch")
-    assert listener.errors == {}
-    found, expected = result_of(job, store), result_of(job, direct)
-    assert found.environment["workers"] == "2"
-    assert listener.entries[job.trial.id] == found.history
-    assert [entry["test_loss"] for entry in found.history] == pytest.approx(
+    diverges = ("training.learning_rate=1e30", "training.gradient_norm=1e30", "resources.workers=2")
+    (failing,) = jobs_of(experiment_file(**grid(["ce"])), store, *diverges)
+    tune.run([job, failing], Resources(workers=2), store, cluster, listener, tmp_path / "scratch")
+    assert listener.errors.keys() == {failing.trial.id}
+    assert "is nan at step" in listener.errors[failing.trial.id]
+    result, expected = result_of(job, store), result_of(job, direct)
+    assert result.environment["workers"] == "2"
+    assert listener.entries[job.trial.id] == result.history
+    assert [entry["test_loss"] for entry in result.history] == pytest.approx(
         [entry["test_loss"] for entry in expected.history], abs=1e-4
     )
-
-
-def test_a_worker_group_that_fails_says_why(
-    experiment_file: Callable[..., Path], cluster: tune.Cluster, tmp_path: Path
-) -> None:
-    if cluster.cpus < 2:
-        pytest.skip("needs two cores")
-    store, listener = Store(str(tmp_path / "store")), Listener()
-    file = experiment_file(**grid(["ce"]))
-    (job,) = jobs_of(file, store, "training.learning_rate=1e30", "training.gradient_norm=1e30", "resources.workers=2")
-    tune.run([job], Resources(workers=2), store, cluster, listener, tmp_path / "scratch")
-    assert "is nan at step" in listener.errors[job.trial.id]

@@ -45,6 +45,7 @@ def choice(url: str, **changes: object) -> dict[str, object]:
     return {"name": "llm_few_shot", "model": "fake", "shots": 3, "server": server, "limits": prices} | changes
 
 
+@pytest.mark.slow
 def test_it_is_a_row_of_the_grid(experiment_file: Callable[..., Path], server: Fake, tmp_path: Path) -> None:
     home = Home(tmp_path)
     grid = [{"source": "real_small", "methods": ["ce", choice(server.url)]}]

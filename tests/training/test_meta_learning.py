@@ -26,14 +26,14 @@ TRAINING = Training(epochs=12, batch_size=16, learning_rate=3e-3, warmup=0.0)
 @pytest.fixture(scope="module")
 def sentences(tiny_encoder, tmp_path_factory):
     """Sentences whose labels are right, and their tokens."""
-    found = make_rows(np.random.Generator(np.random.PCG64(3)), 20, 0.0)
-    labels = np.array([list(WORDS).index(label) for _, label in found])
-    names = tuple(f"row-{i}" for i in range(len(found)))
-    rows = Split("source", names, tuple(text for text, _ in found), None, labels)
+    sentences = make_rows(np.random.Generator(np.random.PCG64(3)), 20, 0.0)
+    labels = np.array([list(WORDS).index(label) for _, label in sentences])
+    ids = tuple(f"row-{i}" for i in range(len(sentences)))
+    rows = Split("source", ids, tuple(text for text, _ in sentences), None, labels)
     return rows, tokens_of(rows, tiny_encoder, Store(str(tmp_path_factory.mktemp("sentences"))))
 
 
-def spoiled(rows):
+def with_wrong_labels(rows):
     """The rows with every third label moved on, and which those are."""
     labels, wrong = rows.labels.copy(), np.arange(len(rows)) % 3 == 0
     labels[wrong] = (labels[wrong] + 1) % CLASSES
@@ -46,18 +46,18 @@ def spoiled(rows):
         ("ren", {}),
         ("ren", {"lookahead": "adam"}),
         ("hu", {}),
-        ("hu", {"form": "exact"}),
+        pytest.param("hu", {"form": "exact"}, marks=pytest.mark.slow),
         ("hu", {"lookahead": "sgd", "decay": 1.2, "normalization": "softmax"}),
     ],
 )
 def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, tiny_encoder):
     rows, tokens = sentences
-    noisy, wrong = spoiled(rows)
+    corrupted, wrong = with_wrong_labels(rows)
     # looks ahead at the same rows with the right labels
     loops = [
         make_loop(
             make(name, real_rows=None, warm_up=WARM_UP, **options),
-            noisy,
+            corrupted,
             tokens,
             tiny_encoder,
             TRAINING,
@@ -66,14 +66,14 @@ def test_rows_with_wrong_labels_get_smaller_weights(name, options, sentences, ti
         for _ in range(2)
     ]
     for loop in loops:
-        loop.method.prepare(SourceInfo(noisy.labels, CLASSES, rows.labels))
+        loop.method.prepare(SourceInfo(corrupted.labels, CLASSES, rows.labels))
     first, second = (loop.run(lambda entry: None) for loop in loops)
     np.testing.assert_array_equal(first.weights[WARM_UP - 1], 1.0, "epochs of plain CE come first")
     np.testing.assert_array_equal(first.weights[-1], second.weights[-1])
     assert first.weights[-1].min() >= 0
     assert first.weights[-1].mean() == pytest.approx(1.0, abs=1e-4)
-    found = np.mean([roc_auc_score(~wrong, weights) for weights in first.weights[WARM_UP:]])
-    assert found > 0.6, found
+    auc = np.mean([roc_auc_score(~wrong, weights) for weights in first.weights[WARM_UP:]])
+    assert auc > 0.6, auc
     seconds = loops[0].timer.seconds
     assert seconds["meta_gradient"] > 0
     assert seconds["train"] > 0

@@ -71,11 +71,12 @@ def test_a_method_sees_the_weighed_rows_alone(rows, tokens, tiny_encoder):
     assert (count == 2).all()
 
 
-@pytest.mark.parametrize(("name", "calls"), [("ce", 0), ("ren", 48)])
+@pytest.mark.parametrize(("name", "calls"), [("ce", 1), ("ren", 8)])
 def test_a_batch_without_weighed_rows_needs_no_method_unless_it_needs_gradients(
     name, calls, rows, tokens, tiny_encoder, monkeypatch
 ):
-    """Batches of one row: 47 of 48 have no weighed row. With gradients every process must take part."""
+    """Batches of one row, one of 8 weighed. With gradients every process must take part in every batch."""
+    rows, tokens = rows.take(np.arange(8)), tokens.take(np.arange(8))
     method = make(name, **({"warm_up": 0} if name == "ren" else {}))
     method.prepare(SourceInfo(rows.labels[:1], CLASSES, rows.labels))
     sizes = []
@@ -86,7 +87,7 @@ def test_a_batch_without_weighed_rows_needs_no_method_unless_it_needs_gradients(
     training = Training(epochs=1, batch_size=1, learning_rate=1e-4)
     loop = make_loop(method, rows, tokens, tiny_encoder, training, weighed=np.array([5]), real=(rows, tokens))
     outcome = loop.run(lambda entry: None)
-    assert len(sizes) == max(calls, 1)
+    assert len(sizes) == calls
     assert sum(sizes) == 1
     assert (np.delete(outcome.weights[0], 5) == 1.0).all()
 
