@@ -77,12 +77,13 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
     home: Home = HOME,
     store: StoreUrl = None,
+    tracking_uri: TrackingUri = None,
     results: Results = RESULTS,
 ) -> None:
     """Run what is missing of an experiment, then write its report."""
     from harness.cli import views
 
-    paths = Paths.at(home, store)
+    paths = Paths.at(home, store, tracking_uri)
     planned = _plan(file, settings, paths)
     if dry_run:
         return views.plan(planned, paths, out)
@@ -91,7 +92,8 @@ def run(
 
     summary = execute(planned, paths, address, _command(), Progress(out))
     page, written = views.report(planned.experiment.name, paths, results)
-    views.farewell(summary, page, written, _again("ui", home), out)
+    pages = views.mlflow_address(planned.experiment.name, paths) or _ui_command(home, tracking_uri)
+    views.farewell(summary, page, written, pages, out)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -105,11 +107,12 @@ def plan(
     ] = False,
     home: Home = HOME,
     store: StoreUrl = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Show the trials of an experiment, what is done, what is shared, and about how long the rest takes."""
     from harness.cli import views
 
-    paths = Paths.at(home, store)
+    paths = Paths.at(home, store, tracking_uri)
     views.plan(_plan(file, settings, paths), paths, out, estimate)
 
 
@@ -130,12 +133,14 @@ def report(
 
 @app.command()
 def ui(
-    home: Home = HOME, port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000
+    home: Home = HOME,
+    tracking_uri: TrackingUri = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow on the ledger, on this machine only (127.0.0.1)."""
     from harness.cli.ui import serve
 
-    raise typer.Exit(serve(Paths.at(home).tracking_uri, port, out))
+    raise typer.Exit(serve(Paths.at(home, None, tracking_uri), port, out))
 
 
 @app.command()
@@ -201,11 +206,20 @@ def main() -> None:
 
 
 def _command() -> str:
-    return shlex.join(["harness", *sys.argv[1:]])
+    """How this run was started, for the record: without the password of a tracking URI."""
+    from harness.ledger.mlflow_pages import without_password
+
+    return without_password(shlex.join(["harness", *sys.argv[1:]]))
 
 
-def _again(command: str, home: Path) -> str:
-    return f"harness {command}" + ("" if home == HOME else f" --home {shlex.quote(str(home))}")
+def _ui_command(home: Path, tracking_uri: str | None) -> str:
+    """The command that opens MLflow on the same ledger."""
+    from harness.ledger.mlflow_pages import without_password
+
+    words = ["harness", "ui"]
+    words += [] if home == HOME else ["--home", str(home)]
+    words += [] if tracking_uri is None else ["--tracking-uri", without_password(tracking_uri)]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from harness.cli.progress import duration
 from harness.config.schema import FrozenModel
 from harness.errors import UserError, unknown
 from harness.ledger.entries import Entry, finished, open_reader
+from harness.ledger.mlflow_pages import table_address
 from harness.paths import Paths
 from harness.planning.estimate import past_rate, work
 from harness.planning.plan import Plan, missing
@@ -217,10 +218,20 @@ def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple
     return page.write(load(name, reader), folder), True
 
 
-def farewell(summary: Summary, report: Path, written: bool, ui: str, out: Console) -> None:
-    """How the run went, and where to look."""
+def mlflow_address(name: str, paths: Paths) -> str | None:
+    """The address of an experiment's trials on MLflow's pages, or None where no server has the ledger."""
+    if not paths.tracking_uri.startswith("http"):
+        return None
+    from harness.reports.state import find_parent
+
+    parent = find_parent(name, open_reader(paths.tracking_uri, paths.home))
+    return table_address(paths.tracking_uri, parent.experiment)
+
+
+def farewell(summary: Summary, report: Path, written: bool, pages: str, out: Console) -> None:
+    """How the run went, and where to look: the report, and MLflow (``pages``, an address or a command)."""
     out.print(f"{summary.finished} trials run, {summary.reused} done before, {len(summary.failed)} failed.")
     for name, error in summary.failed.items():
         out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
     note = "" if written else " (unchanged)"
-    out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {ui}", soft_wrap=True, markup=False)
+    out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {pages}", soft_wrap=True, markup=False)

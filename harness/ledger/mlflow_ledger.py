@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.errors import UserError
 from harness.ledger.artifacts import History, to_parquet
 from harness.ledger.entries import EXPERIMENT, KIND, TRIAL, Entry, counting, local_artifact
+from harness.ledger.mlflow_pages import shared_views, without_password
 from harness.planning.trials import Job, describe
 
 PARENT = "mlflow.parentRunId"
@@ -76,7 +77,9 @@ class Ledger:
             self._client = MlflowClient(tracking_uri=uri)
             self._experiments()
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            raise UserError(f"the MLflow ledger at {_hidden(uri)} cannot be used: {_hidden(str(error))}") from None
+            raise UserError(
+                f"the MLflow ledger at {without_password(uri)} cannot be used: {without_password(str(error))}"
+            ) from None
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -108,6 +111,7 @@ class Ledger:
         else:
             place = self._artifacts and f"{self._artifacts}/{experiment}"
             id_ = self._client.create_experiment(experiment, place, tags=CUSTOM_MODEL)
+        self._add_views(id_)
         runs = self._search(f"tags.`{KIND}` = 'experiment' and tags.`{EXPERIMENT}` = '{experiment}'", [id_])
         if runs:
             self._parent = runs[0]
@@ -197,7 +201,20 @@ class Ledger:
         self._metrics(self._parent.info.run_id, metrics, 0)
         self._client.set_terminated(self._parent.info.run_id, status)
 
+    def add_views(self) -> dict[str, str]:
+        """Adds the table and the chart to every experiment that lacks them; experiment name -> MLflow experiment id."""
+        experiments = {name: entry.experiment for name, entry in self.parents().items()}
+        for id_ in experiments.values():
+            self._add_views(id_)
+        return experiments
+
     # -- the client ----------------------------------------------------------------------------------------------
+
+    def _add_views(self, experiment: str) -> None:
+        tags = self._client.get_experiment(experiment).tags
+        for key, value in shared_views().items():
+            if tags.get(key) != value:
+                self._client.set_experiment_tag(experiment, key, value)
 
     def _end(self, run: str, status: str, error: str) -> None:
         last = error.strip().splitlines()[-1] if error.strip() else ""
@@ -233,11 +250,6 @@ class Ledger:
 
 def _parquet(frames: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
     return {name: to_parquet(frame) for name, frame in frames.items()}
-
-
-def _hidden(text: str) -> str:
-    """A text without the passwords of the URIs in it."""
-    return re.sub(r"(://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
 
 
 def _entry(run: Run) -> Entry:

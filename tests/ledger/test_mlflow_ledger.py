@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -178,6 +179,35 @@ def test_the_pages_of_mlflow_find_description_command_and_commit(ledger: Ledger,
     assert parent.tags["mlflow.source.git.commit"] == "c0ffee"
     experiment = MlflowClient(uri).get_experiment_by_name("toys")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_an_experiment_has_a_table_and_a_chart_on_the_pages_of_mlflow(ledger: Ledger, uri: str) -> None:
+    tags = MlflowClient(uri).get_experiment_by_name("toys").tags
+    table, chart = (json.loads(tags[f"mlflow.sharedViewState.{key}"]) for key in ("harness-table", "harness-chart"))
+    ledger.begin(job())
+    entry = ledger.trials()[job().trial.id]
+    columns = [name.removeprefix("tags.")[1:-1] for name in table["selectedColumns"] if name.startswith("tags.")]
+    assert columns == ["label", "source", "benchmark", "seed", "fraction"]
+    assert set(columns) <= set(entry.tags), "columns without values would be empty"
+    assert [card["selectedMetrics"] for card in chart["compareRunCharts"]] == [["test_accuracy"], ["test_f1"]]
+    params = MlflowClient(uri).get_run(entry.run).data.params
+    assert all(set(card["selectedParams"]) <= set(params) for card in chart["compareRunCharts"])
+    assert {card["metricSectionId"] for card in chart["compareRunCharts"]} <= {
+        section["uuid"] for section in chart["compareRunSections"]
+    }
+
+
+def test_the_views_are_added_once_and_to_ledgers_that_lack_them(
+    ledger: Ledger, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(uri)
+    client.delete_experiment_tag("1", "mlflow.sharedViewState.harness-chart")
+    assert Ledger(uri, tmp_path / "home").add_views() == {"toys": "1"}
+    assert "mlflow.sharedViewState.harness-chart" in client.get_experiment("1").tags
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", None)
+    again = Ledger(uri, tmp_path / "home")
+    again.add_views()
+    again.open("toys", {}, {})
 
 
 def test_a_metric_of_earlier_runs_of_the_experiment_can_be_added_to(ledger: Ledger, uri: str, tmp_path: Path) -> None:
