@@ -15,7 +15,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -31,6 +30,8 @@ class Store:
     """Arrays by kind and key."""
 
     def __init__(self, root: str) -> None:
+        import fsspec  # slow to load, and many modules need only ``digest``
+
         self.root = root if "://" in root else str(Path(root).resolve())
         self._files, self._path = fsspec.core.url_to_fs(self.root)
         self.local = self._files.protocol in ("file", ("file", "local"))

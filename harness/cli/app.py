@@ -158,9 +158,9 @@ def show(
 @listing.command("methods")
 def list_methods() -> None:
     """The methods, what they need and their settings."""
-    from harness.cli import views
+    from harness.cli import listings
 
-    views.methods(out)
+    listings.methods(out)
 
 
 @listing.command("benchmarks")
@@ -171,17 +171,17 @@ def list_benchmarks(
     home: Home = HOME,
 ) -> None:
     """The benchmarks: labels, license, origin, and where the rows of each split come from."""
-    from harness.cli import views
+    from harness.cli import listings
 
-    views.benchmarks(Paths.at(home), rows, out)
+    listings.benchmarks(Paths.at(home), rows, out)
 
 
 @listing.command("sources")
 def list_sources() -> None:
     """The sources: what a trial can train on."""
-    from harness.cli import views
+    from harness.cli import listings
 
-    views.sources(out)
+    listings.sources(out)
 
 
 def _plan(file: Path, settings: list[str] | None, paths: Paths) -> Plan:
