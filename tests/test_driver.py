@@ -40,10 +40,10 @@ def file(experiment_file: Callable[..., Path]) -> Path:
 def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
     """A run that nothing disturbs, and what it printed."""
     home = Home(tmp_path_factory.mktemp("undisturbed"))
-    done = home.run(file)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "MLflow, Ray, bars: nothing of that belongs on the console"
-    return home, done.stdout
+    process = home.run(file)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == "", "MLflow, Ray, bars: nothing of that belongs on the console"
+    return home, process.stdout
 
 
 # -- what a run leaves -----------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_the_report_says_how_far_the_labels_of_real_and_generated_rows_are_apart
     undisturbed: tuple[Home, str], tmp_path: Path
 ) -> None:
     home, _ = undisturbed
-    found = {}
+    tables = {}
     for run in home.runs("trial"):
         if run.data.tags["method"] == "ce":
             (own := tmp_path / run.info.run_id).mkdir()
@@ -139,8 +139,8 @@ def test_the_report_says_how_far_the_labels_of_real_and_generated_rows_are_apart
             (file,) = folder.glob("scores_*.parquet")
             scores = pd.read_parquet(file)
             assert len(scores) == 48
-            found[run.data.tags["source"]] = last.filter(like="p_").to_numpy(), np.exp(scores.filter(like="log_p_"))
-    p, q = found["real_small"], found["generated"]
+            tables[run.data.tags["source"]] = last.filter(like="p_").to_numpy(), np.exp(scores.filter(like="log_p_"))
+    p, q = tables["real_small"], tables["generated"]
     kl = (p[0] * np.log(p[0] / q[0])).sum(axis=1).mean(), (q[1] * np.log(q[1] / p[1])).sum(axis=1).mean()
     text = (home.results / "small" / "report.md").read_text()
     _, _, table = text.partition("### Distance of real and generated labels")
@@ -265,18 +265,18 @@ def test_ctrl_c_marks_what_ran_as_killed_and_the_next_run_goes_on(
     home = Home(tmp_path)
     driver = home.start(file)
     wait_for(lambda: running(home), driver, "a running trial")
-    left = family(driver)
+    processes = family(driver)
     driver.send_signal(signal.SIGINT)
     assert driver.wait(PATIENCE) == 130, home.log.read_text()
-    assert gone(left) == []
+    assert gone(processes) == []
     text = home.log.read_text()
-    assert text.rstrip().endswith("Interrupted. The same command goes on where it stopped.")
+    assert text.rstrip().endswith("Interrupted. Run the same command to continue.")
     assert "Traceback" not in text
     assert set(home.statuses()) - {"FINISHED"} == {"KILLED"}
     (parent,) = home.runs("experiment")
     assert parent.info.status == "KILLED"
-    done = home.run(file)
-    assert done.returncode == 0, done.stderr
+    process = home.run(file)
+    assert process.returncode == 0, process.stderr
     assert home.table() == undisturbed[0].table()
     assert set(home.finished().values()) == {1}
 
@@ -313,7 +313,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
     moments: tuple[Callable[[Home], bool], ...], file: Path, undisturbed: tuple[Home, str], tmp_path: Path
 ) -> None:
     home = Home(tmp_path)
-    seen: dict[str, list[str]] = {}
+    statuses: dict[str, list[str]] = {}
     for moment in moments:
         before = home.finished()
         driver = home.start(file)
@@ -324,15 +324,15 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
         assert orphans == [], f"left after a kill at {moment.__name__}: {orphans}"
         after = home.finished()
         assert before.items() <= after.items(), f"a kill at {moment.__name__} lost a finished trial"
-        seen[moment.__name__] = home.statuses()
-    assert seen.get("opened", []) == [], "that kill was before the first trial"
-    assert seen["first_trial"].count("RUNNING") >= 1, "that kill left a trial that was running"
-    assert "FINISHED" in seen.get("checker_done", ["FINISHED"])
-    assert seen["dependent_runs"].count("FINISHED") < TRIALS, "that kill was before the end"
-    done = home.run(file)
-    assert done.returncode == 0, done.stderr
-    if "all_finished" in seen:
-        assert f"0 trials run, {TRIALS} done before" in done.stdout, "all were finished before the last kill"
+        statuses[moment.__name__] = home.statuses()
+    assert statuses.get("opened", []) == [], "that kill was before the first trial"
+    assert statuses["first_trial"].count("RUNNING") >= 1, "that kill left a trial that was running"
+    assert "FINISHED" in statuses.get("checker_done", ["FINISHED"])
+    assert statuses["dependent_runs"].count("FINISHED") < TRIALS, "that kill was before the end"
+    process = home.run(file)
+    assert process.returncode == 0, process.stderr
+    if "all_finished" in statuses:
+        assert f"0 trials run, {TRIALS} done before" in process.stdout, "all were finished before the last kill"
     assert home.finished() == dict.fromkeys(undisturbed[0].finished(), 1)
     assert set(home.statuses()) == {"FINISHED", "KILLED"}
     assert home.table() == undisturbed[0].table()
@@ -350,9 +350,9 @@ def test_a_killed_trial_is_started_again_by_the_driver(
     assert workers
     for worker in workers:
         worker.send_signal(signal.SIGKILL)
-    left = family(driver)
+    processes = family(driver)
     assert driver.wait(PATIENCE) == 0, home.log.read_text()
-    assert gone(left) == []
+    assert gone(processes) == []
     assert "its process died; starting it again" in home.log.read_text()
     assert "KILLED" in home.statuses()
     assert home.finished() == dict.fromkeys(undisturbed[0].finished(), 1)
@@ -366,6 +366,6 @@ def test_a_second_driver_of_the_same_experiment_is_refused(file: Path, tmp_path:
         wait_for(lambda: opened(home), first, "an open ledger")
         second = home.run(file)
         assert second.returncode == 2
-        assert "another run of the experiment 'small' is under way" in second.stderr
+        assert "another run of the experiment 'small' is using" in second.stderr
     finally:
         assert kill(first) == []

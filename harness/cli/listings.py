@@ -1,6 +1,6 @@
 """What `harness list` prints: methods, benchmarks, sources.
 
-A module of its own: listing needs none of what plans and runs are printed with, and so starts sooner.
+Separate from ``views``, whose imports (planning, data) would make these commands start more slowly.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from harness.paths import Paths
 
 
 def methods(out: Console) -> None:
-    """The methods, what they need, their settings."""
+    """Prints the methods, what they need and their settings."""
     from harness.methods import methods as registry
 
     table = Table("method", "weight", "needs", "settings", title="Methods")
     for name, kind in registry.entries.items():
         fields = kind.settings_type().model_fields
         settings = ", ".join(
-            f"{field} (must be given)" if info.is_required() else f"{field}={info.default}"
+            f"{field} (required)" if info.is_required() else f"{field}={info.default}"
             for field, info in fields.items()
             if not isinstance(info.default, dict | FrozenModel)
         )
@@ -32,7 +32,7 @@ def methods(out: Console) -> None:
 
 
 def benchmarks(paths: Paths, count: bool, out: Console) -> None:
-    """The benchmarks of the catalogue; with ``count`` their rows, where they can be read here."""
+    """Prints the benchmarks of the catalogue; with ``count`` the rows of those that can be read here."""
     from harness.data.benchmarks import catalogue, outline, resolve, summary
 
     for name in catalogue():
@@ -58,7 +58,7 @@ def benchmarks(paths: Paths, count: bool, out: Console) -> None:
 
 
 def sources(out: Console) -> None:
-    """The sources, their stages, and whose rows a method weighs."""
+    """Prints the sources, their stages, and the splits whose rows a method weighs."""
     from harness.config.sources import SOURCES
 
     table = Table("source", "stages", "weighed rows", "what it is", title="Sources")

@@ -1,4 +1,4 @@
-"""``harness ui``: MLflow's pages on a local ledger, for this machine only."""
+"""``harness ui``: starts MLflow on the ledger, for this machine only, and prints where its pages are."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from harness.errors import UserError
 from harness.ledger.mlflow_pages import chart_address, table_address, without_password
 from harness.paths import Paths
 
-#: Seconds that the server gets to end by itself.
+#: Seconds until a server that ignores SIGTERM is killed.
 PATIENCE = 10.0
 
 
 def serve(paths: Paths, port: int, out: Console) -> int:
-    """Runs the server until it is stopped, and ends all of its processes; its exit status.
+    """Runs the server until it is stopped, then ends all of its processes; the server's exit status.
 
     Raises:
         UserError: there is no ledger yet, or it cannot be used.
     """
     uri = paths.tracking_uri
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(f"no ledger at {uri}; run an experiment first, or name its --home")
+        raise UserError(f"no ledger at {uri}; run an experiment first, or pass the --home of one")
     from harness.ledger.mlflow_ledger import Ledger
 
     experiments = Ledger(uri, paths.home).add_views()
@@ -50,11 +50,11 @@ def serve(paths: Paths, port: int, out: Console) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    handler = signal.signal(signal.SIGTERM, stop)
     try:
         return server.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
         end_group(server)
 
 

@@ -97,9 +97,9 @@ def test_a_file_that_is_not_there(invoke: Callable[..., str]) -> None:
 
 
 def test_a_mistake_through_the_console_has_no_traceback_either(home: Home) -> None:
-    done = home("run", "no/such.yaml")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.strip().splitlines()) == 1
+    process = home("run", "no/such.yaml")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert len(process.stderr.strip().splitlines()) == 1
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_a_plan_shows_rows_checkers_and_an_estimate(
     assert re.search(r"tiny .*generated .*imp .*2 .*0 .*2", text)
     assert re.search(r"real_small .*ce \(checker only\)", text)
     assert "Checkers: 4 trials are checkers of 4 others, 4 of them only as checkers." in text
-    assert "To run: 8 of 8 trials. No finished trial tells how long that takes; `--estimate`" in text
+    assert "To run: 8 of 8 trials. No time estimate: no finished trial gives a rate; `--estimate`" in text
     assert "To run: 8 of 8 trials. About" in invoke("plan", "--estimate", experiment_file(grid=rows, seeds=[0, 1]))
     assert Ledger(f"sqlite:///{home.folder / 'home' / 'mlflow.db'}", home.folder / "home").trials() == {}
 
@@ -137,8 +137,8 @@ def test_show_of_a_run_and_its_plan_afterwards(
     home: Home, experiment_file: Callable[..., Path], invoke: Callable[..., str]
 ) -> None:
     file = experiment_file(grid=ROWS, seeds=[0])
-    done = home.run(file)
-    assert done.returncode == 0, done.stderr
+    process = home.run(file)
+    assert process.returncode == 0, process.stderr
     (trial,) = home.finished()
     text = invoke("show", trial[:6])
     assert trial in text
@@ -146,7 +146,7 @@ def test_show_of_a_run_and_its_plan_afterwards(
     assert "test accuracy" in text
     assert "seconds train: " in text
     assert '"batch_size": 16' in text
-    assert "Nothing is left to do." in invoke("plan", file)
+    assert "All trials are finished." in invoke("plan", file)
     assert "unknown trial 'zzzz'" in invoke("show", "zzzz", code=2)
     more = invoke("plan", file, "--set", "seeds=[0, 1]")
     assert "To run: 1 of 2 trials. About" in more
