@@ -204,10 +204,7 @@ class Recorder:
 
         result = load_result(job.trial, self.store)
         if result is None:
-            return self.failed(
-                job,
-                f"the result is not in the store {self.store.root}; check that all workers use this store",
-            )
+            return self.failed(job, f"no result in the store {self.store.root}; check that all workers use this store")
         splits = self.plan.splits[job.trial.task.name]
         scores = score_frames(job, splits, self.store)
         if run := self._runs.pop(job.trial.id, None):
