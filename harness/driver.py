@@ -1,4 +1,4 @@
-"""A planned experiment, run: what is missing goes to the cluster, what comes back goes to the ledger."""
+"""Runs the unfinished trials of a planned experiment on the cluster and writes their results to the ledger."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from harness.planning.plan import Plan, missing
 from harness.planning.trials import Job, describe
 from harness.store import Store
 
-if TYPE_CHECKING:  # a run with nothing to do loads none of these
+if TYPE_CHECKING:  # slow imports that a run without unfinished trials does not need
     import pandas as pd
 
     from harness.ledger.mlflow_ledger import Ledger
@@ -45,10 +45,10 @@ if TYPE_CHECKING:  # a run with nothing to do loads none of these
 
 
 class ProgressObserver(Protocol):
-    """Is told how a run goes; calls come one at a time. See ``harness.cluster.tune.Observer`` for those of a job."""
+    """Shows the progress of a run; calls come one at a time. See also ``harness.cluster.tune.Observer``."""
 
     def begin(self, jobs: Sequence[Job], slots: int, work: Callable[[Job], float]) -> None:
-        """A run of these jobs begins, ``slots`` at a time."""
+        """A run of these jobs begins, ``slots`` at a time; ``work`` gives the work of a job in forward-pass rows."""
 
     def started(self, job: Job) -> None:
         """A job starts."""
@@ -71,12 +71,12 @@ class ProgressObserver(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run of an experiment ended.
+    """The result of a run.
 
     Attributes:
-        finished: trials that were run now.
-        reused: trials that were done before.
-        failed: description and error of each trial that failed now.
+        finished: number of trials that this run finished.
+        reused: number of trials that were finished before.
+        failed: description -> error of each trial that failed in this run.
     """
 
     finished: int
@@ -85,17 +85,17 @@ class Summary:
 
 
 def execute(plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver) -> Summary:
-    """Runs what is missing of an experiment.
+    """Runs the unfinished trials of an experiment.
 
     Args:
         plan: the experiment.
         paths: store, ledger and local folder.
         address: of a Ray cluster; None for RAY_ADDRESS, or else this machine.
-        command: how the run was started, for the record.
-        console: shows progress.
+        command: the command line, for the record.
+        console: shows the progress.
 
     Raises:
-        UserError: another run of the same experiment is under way here, the cluster is too small, ...
+        UserError: another run of the same experiment uses this home folder, or the cluster is too small.
     """
     name = plan.experiment.name
     locks = paths.home / "locks"
@@ -104,7 +104,7 @@ def execute(plan: Plan, paths: Paths, address: str | None, command: str, console
         with FileLock(locks / f"{name}.lock", timeout=0):
             return _execute(plan, paths, address, command, console)
     except Timeout:
-        raise UserError(f"another run of the experiment {name!r} is under way in {paths.home}; wait for it") from None
+        raise UserError(f"another run of the experiment {name!r} is using {paths.home}; wait until it ends") from None
 
 
 def _execute(plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver) -> Summary:
@@ -112,8 +112,8 @@ def _execute(plan: Plan, paths: Paths, address: str | None, command: str, consol
     store = Store(paths.store)
     reader = open_reader(paths.tracking_uri, paths.home)
     entries = reader.trials()
-    done = finished(entries)
-    todo = missing(plan, done, store)
+    finished_ids = finished(entries)
+    todo = missing(plan, finished_ids, store)
     files = plan_files(plan)
     parent = reader.parents().get(plan.experiment.name)
     unchanged = parent is not None and reader.artifact(parent, PlanRecord.FILE) == files[PlanRecord.FILE]
@@ -128,13 +128,13 @@ def _execute(plan: Plan, paths: Paths, address: str | None, command: str, consol
 
     ledger = Ledger(paths.tracking_uri, paths.home)
     ledger.open(plan.experiment.name, provenance(plan.experiment.description, command), files)
-    recorder = Recorder(plan, store, ledger, console, {id_: entries[id_] for id_ in done})
+    recorder = Recorder(plan, store, ledger, console, {id_: entries[id_] for id_ in finished_ids})
     status = "KILLED"
     try:
         if todo:
             _run(todo, plan, paths, store, address, recorder)
         for job in (job for job in todo if job.trial.id not in recorder.ended):
-            recorder.failed(job, "the trial ended without reporting a result; see the log of Ray")
+            recorder.failed(job, "the trial ended without reporting a result; see Ray's log")
         status = "FAILED" if recorder.errors else "FINISHED"
     except BaseException:
         ledger.abandon("interrupted: the run was stopped")
@@ -165,14 +165,15 @@ def _run(todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str |
 
 
 class Recorder:
-    """Writes to the ledger what becomes of jobs, and shows it.
+    """An observer that writes the results of jobs to the ledger and shows the progress.
 
     Args:
         plan: the experiment, with the rows of its splits.
-        store: where results are.
+        store: with the results of trials.
         ledger: opened.
-        console: shows progress.
-        already: trials whose result is in the ledger; they run only to give scores again, and are not recorded twice.
+        console: shows the progress.
+        already: entries of trials whose result is in the ledger; they run again only to compute scores, and are not
+            recorded again.
     """
 
     def __init__(
@@ -185,37 +186,37 @@ class Recorder:
         self._runs: dict[str, str] = {}
 
     def started(self, job: Job) -> None:
-        """A child run begins."""
+        """Creates a child run."""
         if job.trial.id not in self.already:
             self._runs[job.trial.id] = self.ledger.begin(job)
         self.console.started(job)
 
     def evaluated(self, job: Job, entry: Mapping[str, float]) -> None:
-        """One batch of metrics."""
+        """Writes the metrics of an evaluation."""
         if job.trial.id in self._runs:
             self.ledger.epoch(self._runs[job.trial.id], entry)
         self.console.evaluated(job, entry)
 
     def finished(self, job: Job) -> None:
-        """Everything that belongs to the trial, then its end."""
+        """Writes the results of a trial and marks it as finished."""
         from harness.training.trial_result import load_result
 
         result = load_result(job.trial, self.store)
         if result is None:
-            return self.failed(job, f"the result is not in the store {self.store.root}: do the workers see it?")
+            return self.failed(job, f"no result in the store {self.store.root}; check that all workers use this store")
         splits = self.plan.splits[job.trial.task.name]
         scores = score_frames(job, splits, self.store)
         if run := self._runs.pop(job.trial.id, None):
             frames = result_frames(job, result, splits) | scores
             self.ledger.finish(run, result.runtime, result.environment, result.history, frames)
-        else:  # recorded before: only its scores are new
+        else:  # recorded earlier: only its scores are new
             self.ledger.attach(self.already[job.trial.id].run, scores)
         self.done += 1
         self.ended.add(job.trial.id)
         self.console.finished(job, result.history[-1])
 
     def failed(self, job: Job, error: str) -> None:
-        """The error, then the end."""
+        """Writes the error and marks the trial as failed."""
         self.errors[job.trial.id] = error.strip()
         self.ended.add(job.trial.id)
         if job.trial.id not in self.already:
@@ -223,7 +224,7 @@ class Recorder:
         self.console.failed(job, error)
 
     def died(self, job: Job) -> None:
-        """The run so far was interrupted; another will begin."""
+        """Marks the child run as interrupted; ``started`` will create another."""
         if run := self._runs.pop(job.trial.id, None):
             self.ledger.interrupt(run, "the trial's process died and was started again")
         self.console.died(job)
@@ -248,7 +249,7 @@ def result_frames(job: Job, result: TrialResult, splits: Mapping[str, Split]) ->
 
 
 def score_frames(job: Job, splits: Mapping[str, Split], store: Store) -> dict[str, pd.DataFrame]:
-    """What a checker says of the rows that it scored (log-probabilities), by file name."""
+    """The log-probabilities of the rows that a checker scored, by file name."""
     frames = {}
     for digests in job.scores.values():
         rows = select(tuple(digests), splits, job.trial.fraction, job.trial.seed)
@@ -258,7 +259,7 @@ def score_frames(job: Job, splits: Mapping[str, Split], store: Store) -> dict[st
 
 
 def plan_files(plan: Plan) -> dict[str, bytes]:
-    """The plan as the parent run keeps it: for reports, to run it again, and the texts of the training rows."""
+    """The files of the parent run: plan, experiment (to repeat the run), and the texts of the training rows."""
     experiment = resolved_experiment(plan)
     settings = {key: value for key, value in experiment.items() if key != "benchmarks"}
     trials = [
@@ -288,11 +289,11 @@ def plan_files(plan: Plan) -> dict[str, bytes]:
 
 
 def resolved_experiment(plan: Plan) -> dict[str, Any]:
-    """The experiment with every setting, so that it repeats the run; catalogue benchmarks stay names."""
+    """The experiment with all settings resolved, so that it repeats the run; catalogue benchmarks stay names."""
     experiment = plan.experiment.model_dump(mode="json")
-    known = catalogue()
+    names = catalogue()
     experiment["benchmarks"] = [
-        entry if isinstance(entry, str) and entry in known
+        entry if isinstance(entry, str) and entry in names
         else spec.model_dump(mode="json", exclude={"limits"}, exclude_none=True)
         for entry, spec in zip(plan.experiment.benchmarks, plan.benchmarks.values(), strict=True)
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which pretrained encoder, where its files are, and what identifies them."""
+"""Pretrained encoders: where their files are, and what identifies them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGE = "package:"
 
 
 def locate(encoder: str) -> str:
-    """What transformers should load: a local folder, or a hub name.
+    """The argument for ``from_pretrained`` of transformers: a local folder or a hub name.
 
     Args:
         encoder: ``package:NAME/PATH`` (weights inside an installed package), a folder, or a hub name, which may end
@@ -38,25 +38,27 @@ def locate(encoder: str) -> str:
     else:
         return encoder
     if not (folder / "config.json").is_file():
-        raise UserError(f"encoder {encoder!r}: expected a folder with config.json and weights, found none at {folder}")
+        raise UserError(
+            f"encoder {encoder!r}: no config.json at {folder}; expected a folder with config.json and weights"
+        )
     return str(folder)
 
 
 @lru_cache(maxsize=64)
 def identity(encoder: str) -> str:
-    """What identifies the encoder in a trial's id, wherever its files lie.
+    """The identity of an encoder in a trial's id, independent of where its files are.
 
-    A package counts by its version, a folder by the content of its files, a hub name by itself (pin a revision).
+    The version of a package, the hash of a folder's files, or a hub name as it is (pin a revision).
     """
-    place = locate(encoder)
+    location = locate(encoder)
     if encoder.startswith(PACKAGE):
         name = encoder.removeprefix(PACKAGE).partition("/")[0]
         try:
             version = distribution(packages_distributions().get(name, [name])[0]).version
         except PackageNotFoundError:
-            return _content(Path(place))
+            return _content(Path(location))
         return f"{encoder}@{version}"
-    return _content(Path(place)) if Path(place).is_dir() else encoder
+    return _content(Path(location)) if Path(location).is_dir() else encoder
 
 
 def _content(folder: Path) -> str:

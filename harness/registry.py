@@ -1,4 +1,4 @@
-"""Things found by being there: every module of a package, and entry points of installed packages."""
+"""Plugin discovery: classes in a package's modules and in entry points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes by their ``name``, discovered, never listed.
+    """Discovered classes by their ``name``.
 
     Args:
         kind: what is registered, for error messages, e.g. ``"method"``.
@@ -34,20 +34,24 @@ class Registry(Generic[T]):
             UserError: two entries have the same name, or an entry point does not give a suitable class.
         """
         package = importlib.import_module(self._package)
-        found: dict[str, type[T]] = {}
+        entries: dict[str, type[T]] = {}
         for module in pkgutil.iter_modules(package.__path__):
             for item in vars(importlib.import_module(f"{self._package}.{module.name}")).values():
                 if self._fits(item):
-                    self._add(found, item)
+                    self._add(entries, item)
         for point in entry_points(group=self._group):
             item = point.load()
             if not self._fits(item):
                 raise UserError(f"entry point {point.name!r} = {point.value!r}: expected a {self._base.__name__} class")
-            self._add(found, item)
-        return dict(sorted(found.items()))
+            self._add(entries, item)
+        return dict(sorted(entries.items()))
 
     def get(self, name: str, where: str = "") -> type[T]:
-        """The entry called ``name``, or a ``UserError`` with the nearest name."""
+        """The entry called ``name``.
+
+        Raises:
+            UserError: there is none; with the nearest name, and ``where`` it was used.
+        """
         if name not in self.entries:
             raise unknown(self.kind, name, self.entries, where)
         return self.entries[name]
@@ -55,7 +59,7 @@ class Registry(Generic[T]):
     def _fits(self, item: object) -> bool:
         return isinstance(item, type) and issubclass(item, self._base) and isinstance(getattr(item, "name", None), str)
 
-    def _add(self, found: dict[str, type[T]], item: type[T]) -> None:
+    def _add(self, entries: dict[str, type[T]], item: type[T]) -> None:
         name: str = item.name  # type: ignore[attr-defined]
-        if found.setdefault(name, item) is not item:
-            raise UserError(f"two {self.kind}s are called {name!r}: {found[name].__module__} and {item.__module__}")
+        if entries.setdefault(name, item) is not item:
+            raise UserError(f"two {self.kind}s are called {name!r}: {entries[name].__module__} and {item.__module__}")

@@ -1,7 +1,7 @@
-"""Finished artifacts by the hash of everything that made them.
+"""Artifacts (named arrays) by the hash of everything that they were computed from.
 
-One artifact is one blob of named arrays under ``<root>/<kind>/<key>.npz``. Writing is atomic, so a blob that exists is
-whole: it can be trusted after any crash, and shared by any number of processes. The root is a local folder or any
+An artifact is a file ``<root>/<kind>/<key>.npz``. Writes are atomic: a file that exists is complete, even after a
+crash, and any number of processes may share the store. The root is a local folder or any
 fsspec URL (``s3://bucket/harness``, ``gs://...``).
 """
 
@@ -15,32 +15,37 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 of JSON-serialisable parts, keys sorted: the key of what they make."""
+    """SHA-256, in hex digits, of parts that JSON can hold; keys of dicts are sorted."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Store:
-    """Arrays by kind and key."""
+    """Arrays by kind and key.
+
+    Args:
+        root: a local folder or an fsspec URL.
+    """
 
     def __init__(self, root: str) -> None:
+        import fsspec  # slow to load, and many modules need only ``digest``
+
         self.root = root if "://" in root else str(Path(root).resolve())
         self._files, self._path = fsspec.core.url_to_fs(self.root)
         self.local = self._files.protocol in ("file", ("file", "local"))
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether the artifact exists."""
+        """True if the artifact exists."""
         return bool(self._files.exists(self._name(kind, key)))
 
     def get(self, kind: str, key: str) -> Arrays | None:
-        """The arrays of an artifact, or None where there is none."""
+        """The arrays of an artifact, or None if it does not exist."""
         try:
             raw = self._files.cat_file(self._name(kind, key))
         except FileNotFoundError:
@@ -49,11 +54,11 @@ class Store:
             return {name: blob[name] for name in blob.files}
 
     def put(self, kind: str, key: str, **arrays: Any) -> None:
-        """Writes an artifact, whole or not at all."""
+        """Writes an artifact atomically."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         name = self._name(kind, key)
-        if not self.local:  # an object store shows an object only once it is complete
+        if not self.local:  # uploads to an object store are atomic
             self._files.pipe_file(name, buffer.getvalue())
             return
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +73,7 @@ class Store:
             partial.unlink(missing_ok=True)
 
     def folder(self, kind: str) -> Path:
-        """A local folder for files that only grow: in the store if it is local, else in the user's cache."""
+        """A local folder for files that are appended to: in the store if it is local, else in the user's cache."""
         if self.local:
             return Path(self._path) / kind
         return Path.home() / ".cache" / "harness" / digest(self.root)[:16] / kind

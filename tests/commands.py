@@ -47,9 +47,13 @@ class Home:
         return [sys.executable, "-m", "harness.cli.app", *map(str, words)]
 
     def environment(self, **changes: str) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "HARNESS_STORE")}
+        inherited = {
+            k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "HARNESS_STORE")
+        }
         # wide: rich breaks lines at the width of a terminal
-        return kept | {"HARNESS_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"} | changes
+        return (
+            inherited | {"HARNESS_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"} | changes
+        )
 
     def __call__(self, *words: object, **changes: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
@@ -100,12 +104,12 @@ class Home:
 
     def finished(self) -> dict[str, int]:
         """Trial id -> how often it is finished."""
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for run in self.runs("trial"):
             if run.info.status == "FINISHED":
                 id_ = run.data.tags["harness.trial"]
-                found[id_] = found.get(id_, 0) + 1
-        return found
+                counts[id_] = counts.get(id_, 0) + 1
+        return counts
 
 
 def wait_for(condition: Callable[[], bool], process: psutil.Popen, what: str) -> None:

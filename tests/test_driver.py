@@ -140,7 +140,7 @@ def test_the_report_says_how_far_the_labels_of_real_and_generated_rows_are_apart
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     home = undisturbed.home
-    found = {}
+    tables = {}
     for run in home.runs("trial"):
         if run.data.tags["method"] == "ce":
             (own := tmp_path / run.info.run_id).mkdir()
@@ -149,8 +149,8 @@ def test_the_report_says_how_far_the_labels_of_real_and_generated_rows_are_apart
             (file,) = folder.glob("scores_*.parquet")
             scores = pd.read_parquet(file)
             assert len(scores) == 48
-            found[run.data.tags["source"]] = last.filter(like="p_").to_numpy(), np.exp(scores.filter(like="log_p_"))
-    p, q = found["real_small"], found["generated"]
+            tables[run.data.tags["source"]] = last.filter(like="p_").to_numpy(), np.exp(scores.filter(like="log_p_"))
+    p, q = tables["real_small"], tables["generated"]
     kl = (p[0] * np.log(p[0] / q[0])).sum(axis=1).mean(), (q[1] * np.log(q[1] / p[1])).sum(axis=1).mean()
     text = (home.results / "small" / "report.md").read_text()
     _, _, table = text.partition("### Distance of real and generated labels")
@@ -186,7 +186,7 @@ def test_show_plan_and_report_read_the_ledger_of_the_run(undisturbed: Undisturbe
     assert "seconds train: " in text
     assert '"batch_size": 16' in text
     assert "unknown trial 'zzzz'" in output("show", "zzzz", code=2)
-    assert "Nothing is left to do." in output("plan", file)
+    assert "All trials are finished." in output("plan", file)
     more = output("plan", file, "--set", "seeds=[0, 1]")
     assert f"To run: {TRIALS} of {2 * TRIALS} trials. About" in more
     assert "from finished trials" in more
@@ -316,7 +316,7 @@ def test_kills_and_interrupts_lose_nothing_and_repeat_nothing(
     wait_for(lambda: opened(home), driver, "an open ledger")
     second = home.run(file)
     assert second.returncode == 2
-    assert "another run of the experiment 'small' is under way" in second.stderr
+    assert "another run of the experiment 'small' is using" in second.stderr
     wait_for(lambda: first_trial(home), driver, "a running trial")
     assert kill(driver) == [], "the killed driver left processes behind"
     assert "RUNNING" in home.statuses(), "the kill left a trial that was running"
@@ -329,7 +329,7 @@ def test_kills_and_interrupts_lose_nothing_and_repeat_nothing(
     assert driver.wait(PATIENCE) == 130, home.log.read_text()
     assert gone(family_of_driver) == []
     text = home.log.read_text()
-    assert text.rstrip().endswith("Interrupted. The same command goes on where it stopped.")
+    assert text.rstrip().endswith("Interrupted. Run the same command to continue.")
     assert "Traceback" not in text
     assert set(home.statuses()) - {"FINISHED"} == {"KILLED"}
     assert [run.info.status for run in home.runs("experiment")] == ["KILLED"]

@@ -60,7 +60,7 @@ def test_a_folder_without_an_encoder(tmp_path, package):
         with pytest.raises(UserError) as caught:
             locate(name)
         assert str(caught.value) == (
-            f"encoder {name!r}: expected a folder with config.json and weights, found none at {folder}"
+            f"encoder {name!r}: no config.json at {folder}; expected a folder with config.json and weights"
         )
 
 

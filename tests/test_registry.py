@@ -70,22 +70,22 @@ def test_every_module_is_found_and_bases_are_not(package):
 
 
 def test_a_method_imported_by_another_module_is_the_same_method(package):
-    found = package(a=CLASS.format(cls="A", name="a"), b="from some_methods.a import A\n").entries
-    assert list(found) == ["a"]
+    entries = package(a=CLASS.format(cls="A", name="a"), b="from some_methods.a import A\n").entries
+    assert list(entries) == ["a"]
 
 
 def test_two_methods_of_one_name_are_refused(package):
-    found = package(a=CLASS.format(cls="A", name="same"), b=CLASS.format(cls="B", name="same"))
+    discovery = package(a=CLASS.format(cls="A", name="same"), b=CLASS.format(cls="B", name="same"))
     with pytest.raises(UserError) as caught:
-        _ = found.entries
+        _ = discovery.entries
     assert str(caught.value) == "two methods are called 'same': some_methods.a and some_methods.b"
 
 
 def test_entry_points_bring_methods(monkeypatch):
     entry_points(monkeypatch, anything=f"{__name__}:Extra")
-    found = Registry("method", Method, "harness.methods", "harness.methods")
-    assert found.get("extra") is Extra
-    assert {*methods.entries, "extra"} == set(found.entries)
+    discovery = Registry("method", Method, "harness.methods", "harness.methods")
+    assert discovery.get("extra") is Extra
+    assert {*methods.entries, "extra"} == set(discovery.entries)
 
 
 def test_an_entry_point_may_not_take_a_name(monkeypatch):
@@ -102,12 +102,12 @@ def test_an_entry_point_must_be_a_method(monkeypatch):
 
 
 def test_an_unknown_name_suggests_the_nearest(package):
-    found = package(a=CLASS.format(cls="A", name="alpha"), b=CLASS.format(cls="B", name="beta"))
+    discovery = package(a=CLASS.format(cls="A", name="alpha"), b=CLASS.format(cls="B", name="beta"))
     with pytest.raises(UserError) as caught:
-        found.get("alhpa", "grid.0")
+        discovery.get("alhpa", "grid.0")
     assert str(caught.value) == "unknown method 'alhpa' in grid.0. Did you mean 'alpha'? Known: alpha, beta."
     with pytest.raises(UserError) as caught:
-        found.get("zzz")
+        discovery.get("zzz")
     assert str(caught.value) == "unknown method 'zzz'. Known: alpha, beta."
 
 

@@ -34,10 +34,10 @@ def test_round_trip(store):
     store.put("kind", "key", **arrays)
     assert store.has("kind", "key")
     assert not store.has("other", "key")
-    found = store.get("kind", "key")
-    assert found.keys() == arrays.keys()
+    loaded = store.get("kind", "key")
+    assert loaded.keys() == arrays.keys()
     for name, values in arrays.items():
-        assert (found[name].dtype, found[name].tobytes()) == (values.dtype, values.tobytes())
+        assert (loaded[name].dtype, loaded[name].tobytes()) == (values.dtype, values.tobytes())
     store.put("kind", "key", a=np.ones(1))
     assert store.get("kind", "key").keys() == {"a"}
 
@@ -51,9 +51,9 @@ def test_objects_are_neither_written_to_be_run_nor_read(store):
 @pytest.mark.parametrize("split", [SPLIT, PAIRS])
 def test_splits(store, split):
     save_split(split, store)
-    found = load_split(split.digest, store)
-    assert (found.name, found.ids, found.texts, found.pairs) == (split.name, split.ids, split.texts, split.pairs)
-    assert found.labels.tolist() == split.labels.tolist()
+    loaded = load_split(split.digest, store)
+    assert (loaded.name, loaded.ids, loaded.texts, loaded.pairs) == (split.name, split.ids, split.texts, split.pairs)
+    assert loaded.labels.tolist() == split.labels.tolist()
 
 
 def test_a_split_that_is_not_there(store):

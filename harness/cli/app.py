@@ -1,4 +1,4 @@
-"""The command line: thin, typed, no logic of its own."""
+"""The command line: every command with its options. The work is done elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-# Closed by default: nobody is told that harness runs, unless the user says so.
+# No usage reports, unless the user turns them on.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Which loss should you fine-tune with when a language model wrote most of your training data?\n\n"
     "Start with `harness plan experiments/quickstart.yaml`, then `harness run` the same file. "
-    "Running again does only what is missing.",
+    "Running it again runs only unfinished trials.",
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False,
 )  # fmt: skip
-listing = typer.Typer(help="List what there is.", no_args_is_help=True)
+listing = typer.Typer(help="List methods, benchmarks and sources.", no_args_is_help=True)
 app.add_typer(listing, name="list")
-# without a terminal (a log, a pipe) nothing says how wide it is
+# a log or a pipe has no width of its own
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")]
@@ -74,15 +74,16 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster, e.g. auto or ray://head:10001. Default: RAY_ADDRESS, else here.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan without running it.")] = False,
     home: Home = HOME,
     store: StoreUrl = None,
+    tracking_uri: TrackingUri = None,
     results: Results = RESULTS,
 ) -> None:
-    """Run what is missing of an experiment, then write its report."""
+    """Run the trials of an experiment that are not finished, then write its report."""
     from harness.cli import views
 
-    paths = Paths.at(home, store)
+    paths = Paths.at(home, store, tracking_uri)
     planned = _plan(file, settings, paths)
     if dry_run:
         return views.plan(planned, paths, out)
@@ -91,7 +92,8 @@ def run(
 
     summary = execute(planned, paths, address, _command(), Progress(out))
     page, written = views.report(planned.experiment.name, paths, results)
-    views.farewell(summary, page, written, _again("ui", home), out)
+    pages = views.mlflow_address(planned.experiment.name, paths) or _ui_command(home, tracking_uri)
+    views.farewell(summary, page, written, pages, out)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -101,15 +103,16 @@ def plan(
     file: File,
     settings: Set = None,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Time a few training steps if no past trial tells how long it takes.")
+        bool, typer.Option("--estimate", help="Time a few training steps if no finished trial gives a rate.")
     ] = False,
     home: Home = HOME,
     store: StoreUrl = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
-    """Show the trials of an experiment, what is done, what is shared, and about how long the rest takes."""
+    """Show an experiment's trials: which are finished, which are shared checkers, and the estimated time left."""
     from harness.cli import views
 
-    paths = Paths.at(home, store)
+    paths = Paths.at(home, store, tracking_uri)
     views.plan(_plan(file, settings, paths), paths, out, estimate)
 
 
@@ -130,12 +133,14 @@ def report(
 
 @app.command()
 def ui(
-    home: Home = HOME, port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000
+    home: Home = HOME,
+    tracking_uri: TrackingUri = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow on the ledger, on this machine only (127.0.0.1)."""
     from harness.cli.ui import serve
 
-    raise typer.Exit(serve(Paths.at(home).tracking_uri, port, out))
+    raise typer.Exit(serve(Paths.at(home, None, tracking_uri), port, out))
 
 
 @app.command()
@@ -153,30 +158,30 @@ def show(
 @listing.command("methods")
 def list_methods() -> None:
     """The methods, what they need and their settings."""
-    from harness.cli import views
+    from harness.cli import listings
 
-    views.methods(out)
+    listings.methods(out)
 
 
 @listing.command("benchmarks")
 def list_benchmarks(
     rows: Annotated[
-        bool, typer.Option("--rows", help="Read the data and count its rows, from the hub if need be.")
+        bool, typer.Option("--rows", help="Read the data, if necessary from the hub, and count its rows.")
     ] = False,
     home: Home = HOME,
 ) -> None:
     """The benchmarks: labels, license, origin, and where the rows of each split come from."""
-    from harness.cli import views
+    from harness.cli import listings
 
-    views.benchmarks(Paths.at(home), rows, out)
+    listings.benchmarks(Paths.at(home), rows, out)
 
 
 @listing.command("sources")
 def list_sources() -> None:
     """The sources: what a trial can train on."""
-    from harness.cli import views
+    from harness.cli import listings
 
-    views.sources(out)
+    listings.sources(out)
 
 
 def _plan(file: Path, settings: list[str] | None, paths: Paths) -> Plan:
@@ -187,25 +192,34 @@ def _plan(file: Path, settings: list[str] | None, paths: Paths) -> Plan:
 
 
 def main() -> None:
-    """The console script: a user's mistake is one message and exit code 2, without a traceback."""
+    """The console script. A user error prints one message and exits with 2, without a traceback."""
     try:
         app()
     except UserError as error:
         Console(stderr=True, highlight=False).print(f"harness: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as end:  # typer turns the one into the other, with the code 130
+    except (KeyboardInterrupt, SystemExit) as end:  # typer turns a KeyboardInterrupt into SystemExit(130)
         if isinstance(end, SystemExit) and end.code != 130:
             raise
-        Console(stderr=True).print("Interrupted. The same command goes on where it stopped.")
+        Console(stderr=True).print("Interrupted. Run the same command to continue.")
         sys.exit(130)
 
 
 def _command() -> str:
-    return shlex.join(["harness", *sys.argv[1:]])
+    """How this run was started, for the record: without the password of a tracking URI."""
+    from harness.ledger.mlflow_pages import without_password
+
+    return without_password(shlex.join(["harness", *sys.argv[1:]]))
 
 
-def _again(command: str, home: Path) -> str:
-    return f"harness {command}" + ("" if home == HOME else f" --home {shlex.quote(str(home))}")
+def _ui_command(home: Path, tracking_uri: str | None) -> str:
+    """The command that opens MLflow on the same ledger."""
+    from harness.ledger.mlflow_pages import without_password
+
+    words = ["harness", "ui"]
+    words += [] if home == HOME else ["--home", str(home)]
+    words += [] if tracking_uri is None else ["--tracking-uri", without_password(tracking_uri)]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -24,25 +24,25 @@ def check_data(
     from harness.data.benchmarks import resolve
     from harness.data.check import check
 
-    found = check(resolve(benchmark), home.expanduser().resolve() / "benchmarks")
+    result = check(resolve(benchmark), home.expanduser().resolve() / "benchmarks")
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
         return
     out = Console(highlight=False)
-    for table in tables(found):
+    for table in tables(result):
         out.print(table)
 
 
-def tables(found: Check) -> list[RenderableType]:
+def tables(result: Check) -> list[RenderableType]:
     """The figures as rich tables; those without rows are left out."""
-    every = (_sizes(found), _variety(found), _overlaps(found), _transfers(found), _distance(found))
+    every = (_sizes(result), _variety(result), _overlaps(result), _transfers(result), _distance(result))
     return [table for table in every if table.row_count]
 
 
-def _sizes(found: Check) -> Table:
+def _sizes(result: Check) -> Table:
     table = Table("split", "rows", "label: share, mean words", "words: least, median, mean, 95 %, most",
-                  title=f"{found.benchmark}: sizes")  # fmt: skip
-    for row in found.splits:
+                  title=f"{result.benchmark}: sizes")  # fmt: skip
+    for row in result.splits:
         labels = [f"{label}: {share:.0%}, {row.words_by_label[label]:.1f}" for label, share in row.shares.items()]
         length = row.words
         span = f"{length.least}, {length.median:g}, {length.mean:.1f}, {length.p95:g}, {length.most}"
@@ -50,11 +50,11 @@ def _sizes(found: Check) -> Table:
     return table
 
 
-def _variety(found: Check) -> Table:
-    title = f"Variety and duplicates (distinct-n and self-BLEU on {found.sample} rows of each split)"
+def _variety(result: Check) -> Table:
+    title = f"Variety and duplicates (distinct-n and self-BLEU on {result.sample} rows of each split)"
     table = Table("split", "vocabulary", "distinct-1, 2, 3", "self-BLEU", "equal rows", "near-duplicate groups",
                   "words shared in a pair", title=title)  # fmt: skip
-    for row in found.splits:
+    for row in result.splits:
         table.add_row(
             row.split,
             str(row.vocabulary),
@@ -67,27 +67,27 @@ def _variety(found: Check) -> Table:
     return table
 
 
-def _overlaps(found: Check) -> Table:
+def _overlaps(result: Check) -> Table:
     table = Table("real split", "generated words in it: different, running", "its running words in generated",
                   "equal rows", "near-duplicates", title="Generated rows against real ones")  # fmt: skip
-    for row in found.overlaps:
+    for row in result.overlaps:
         shared = f"{row.types:.0%}, {row.tokens:.0%}"
         table.add_row(row.split, shared, f"{row.covered:.0%}", str(row.equal), _near(row.near))
     return table
 
 
-def _transfers(found: Check) -> Table:
+def _transfers(result: Check) -> Table:
     table = Table("trained on", "tested on", "accuracy", "macro F1", title="A bag-of-words classifier")
-    for row in found.transfers:
+    for row in result.transfers:
         table.add_row(row.trained, row.tested, f"{row.accuracy:.3f}", f"{row.f1:.3f}")
     return table
 
 
-def _distance(found: Check) -> Table:
+def _distance(result: Check) -> Table:
     title = "Label distributions in nats, P real, Q generated (bag-of-words checkers, rows they have not seen)"
     table = Table("H(Y|X) of P", "H(Y|X) of Q", "KL(P‖Q)", "KL(Q‖P)", title=title)
-    if found.distance is not None:
-        table.add_row(*(f"{value:.3f}" for value in asdict(found.distance).values()))
+    if result.distance is not None:
+        table.add_row(*(f"{value:.3f}" for value in asdict(result.distance).values()))
     return table
 
 

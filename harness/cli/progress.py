@@ -1,4 +1,4 @@
-"""What a run shows: a line for each trial that ends, how far the whole is, and when it will be done."""
+"""Progress of a run: a line for each trial that ends, the share of the work done, and the time left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from harness.planning.trials import Job, describe
 
-QUIET_SECONDS = 30.0  # without a terminal, a line about the progress comes at most so often
+QUIET_SECONDS = 30.0  # minimum time between lines about the progress, without a terminal
 
 
 class Progress:
@@ -22,12 +22,12 @@ class Progress:
 
     Args:
         console: where to print.
-        clock: seconds, monotonic.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
-        self._begun = self._told = clock()
+        self._start = self._last_line = clock()
         self._count = self._ended = 0
         self._share: dict[str, float] = {}  # of the work of a running trial
         self._weights: dict[str, float] = {}
@@ -36,8 +36,8 @@ class Progress:
         self._task = TaskID(0)
 
     def begin(self, jobs: Sequence[Job], slots: int, work: Callable[[Job], float]) -> None:
-        """A run of these jobs begins, ``slots`` at a time; ``work`` says how much each is."""
-        self._begun = self._told = self._clock()
+        """A run of these jobs begins, ``slots`` at a time; ``work`` gives the work of each, in rows."""
+        self._start = self._last_line = self._clock()
         self._weights = {job.trial.id: work(job) for job in jobs}
         self._count = len(jobs)
         self._console.print(f"{len(jobs)} trial{'s' * (len(jobs) != 1)} to run, {min(slots, len(jobs))} at a time")
@@ -53,10 +53,10 @@ class Progress:
         self._share[job.trial.id] = 0.0
 
     def evaluated(self, job: Job, entry: Mapping[str, float]) -> None:
-        """A running trial came this far."""
+        """A running trial was evaluated."""
         self._share[job.trial.id] = min(1.0, entry["epoch"] / job.trial.training.epochs)
         self._refresh()
-        if self._bar is None and self.done >= 0.01 and self._clock() - self._told > QUIET_SECONDS:
+        if self._bar is None and self.done >= 0.01 and self._clock() - self._last_line > QUIET_SECONDS:
             self._print(f"{self.done:.0%} done, {self._left()}", "dim")
 
     def finished(self, job: Job, last: Mapping[str, float]) -> None:
@@ -86,9 +86,9 @@ class Progress:
         return sum(self._weights.get(id_, 0.0) * share for id_, share in self._share.items()) / total if total else 1.0
 
     def remaining(self) -> float | None:
-        """Seconds left if it goes on as it has so far; None before anything is done."""
+        """Estimated seconds left, from the work done since the start; None before the first progress."""
         done = self.done
-        return (self._clock() - self._begun) * (1.0 - done) / done if done > 0 else None
+        return (self._clock() - self._start) * (1.0 - done) / done if done > 0 else None
 
     def _left(self) -> str:
         seconds = self.remaining()
@@ -98,14 +98,14 @@ class Progress:
         took = self._clock() - self._started.pop(job.trial.id, self._clock())
         self._share[job.trial.id] = 1.0
         self._ended += 1
-        left = self._left() if self._ended < self._count else f"all done in {duration(self._clock() - self._begun)}"
+        left = self._left() if self._ended < self._count else f"all done in {duration(self._clock() - self._start)}"
         width = len(str(self._count))
         line = f"[{self._ended:>{width}}/{self._count}] {describe(job)}: {text} ({duration(took)}; {left})"
         self._print(line, style)
         self._refresh()
 
     def _print(self, line: str, style: str) -> None:
-        self._told = self._clock()
+        self._last_line = self._clock()
         self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _refresh(self) -> None:
@@ -114,7 +114,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``40 s``, ``3 min``, ``2 h 10 min``."""
+    """Seconds as text: ``40 s``, ``3 min``, ``2 h 10 min``."""
     if seconds < 99.5:
         return f"{max(0, round(seconds))} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""``harness ui``: MLflow's pages on a local ledger, for this machine only."""
+"""``harness ui``: starts MLflow on the ledger, for this machine only, and prints where its pages are."""
 
 from __future__ import annotations
 
@@ -7,36 +7,40 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from urllib.parse import quote
 
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.ledger.entries import EXPERIMENT, KIND, SqliteReader
+from harness.ledger.mlflow_pages import chart_address, table_address, without_password
+from harness.paths import Paths
 
-#: Seconds that the server gets to end by itself.
+#: Seconds until a server that ignores SIGTERM is killed.
 PATIENCE = 10.0
 
 
-def serve(uri: str, port: int, out: Console) -> int:
-    """Runs the server until it is stopped, and ends all of its processes; its exit status.
+def serve(paths: Paths, port: int, out: Console) -> int:
+    """Runs the server until it is stopped, then ends all of its processes; the server's exit status.
 
     Raises:
-        UserError: there is no ledger yet.
+        UserError: there is no ledger yet, or it cannot be used.
     """
+    uri = paths.tracking_uri
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise UserError(f"no ledger at {uri}; run an experiment first, or pass the --home of one")
+    from harness.ledger.mlflow_ledger import Ledger
+
+    experiments = Ledger(uri, paths.home).add_views()
     if uri.startswith("http"):
-        out.print(f"The ledger is a server already: {uri}")
+        out.print(f"The ledger is a server already: {without_password(uri)}", soft_wrap=True, markup=False)
+        _print_addresses(experiments, uri, out)
         return 0
-    file = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not file.exists():
-        raise UserError(f"no ledger at {uri}; run an experiment first, or name its --home")
     address = f"http://127.0.0.1:{port}"
-    out.print(f"MLflow on {uri}: {address} (stop it with Ctrl-C)", soft_wrap=True)
-    for name, link in links(uri, address).items():
-        out.print(f"  trials of {name}: {link}", soft_wrap=True, markup=False)
+    out.print(f"MLflow on {without_password(uri)}: {address} (stop it with Ctrl-C)", soft_wrap=True, markup=False)
+    _print_addresses(experiments, address, out)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = subprocess.Popen(
@@ -46,11 +50,11 @@ def serve(uri: str, port: int, out: Console) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    handler = signal.signal(signal.SIGTERM, stop)
     try:
         return server.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
         end_group(server)
 
 
@@ -66,13 +70,7 @@ def end_group(server: subprocess.Popen[bytes]) -> None:
         os.killpg(server.pid, signal.SIGKILL)
 
 
-def links(uri: str, address: str) -> dict[str, str]:
-    """Experiment name -> address of its trials in MLflow, the best test accuracy first, as a chart and a table."""
-    if not uri.startswith("sqlite:///"):
-        return {}
-    out = {}
-    for name, entry in SqliteReader(uri).parents().items():
-        condition = f"tags.`{KIND}` = 'trial' and tags.`{EXPERIMENT}` = '{name}'"
-        query = f"searchFilter={quote(condition)}&orderByKey={quote('metrics.`test_accuracy`')}&orderByAsc=false"
-        out[name] = f"{address}/#/experiments/{entry.experiment}/runs?{query}&compareRunsMode=CHART"
-    return out
+def _print_addresses(experiments: Mapping[str, str], server: str, out: Console) -> None:
+    for name, experiment in experiments.items():
+        for view, address in (("trials", table_address), ("chart", chart_address)):
+            out.print(f"  {view} of {name}: {address(server, experiment)}", soft_wrap=True, markup=False)

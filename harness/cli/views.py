@@ -1,4 +1,4 @@
-"""What the command line shows: plans, trials, methods, benchmarks."""
+"""What the command line prints of plans, trials, reports and runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.progress import duration
-from harness.config.schema import FrozenModel
 from harness.errors import UserError, unknown
 from harness.ledger.entries import Entry, finished, open_reader
+from harness.ledger.mlflow_pages import table_address
 from harness.paths import Paths
 from harness.planning.estimate import past_rate, work
 from harness.planning.plan import Plan, missing
@@ -25,9 +25,9 @@ if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
 
 
 def plan(plan: Plan, paths: Paths, out: Console, measure: bool = False) -> None:
-    """The trials by row of the grid, checkers shared, what is done, an estimate of the rest.
+    """Prints the trials by row of the grid, which are finished, the checkers, and an estimate of the time left.
 
-    With ``measure`` a few training steps are timed where no past trial tells how long it takes.
+    With ``measure``, a few training steps are timed if no finished trial gives a rate.
     """
     store = Store(paths.store)
     entries = open_reader(paths.tracking_uri, paths.home).trials()
@@ -42,7 +42,7 @@ def plan(plan: Plan, paths: Paths, out: Console, measure: bool = False) -> None:
 
 
 def _overview(plan: Plan, todo: set[str]) -> Table:
-    """A row for each cell of the grid, in the grid's order; columns that say nothing are left out."""
+    """A row for each cell of the grid, in the grid's order; empty columns are left out."""
     names = ("benchmark", "source", "method", "real rows", "variant")
     cells: dict[tuple[str, ...], list[str]] = {}
     for job in plan.jobs:
@@ -51,17 +51,17 @@ def _overview(plan: Plan, todo: set[str]) -> Table:
         method = job.label + ("" if job.requested else " (checker only)")
         for variant in job.variants:
             cells.setdefault((trial.task.name, trial.source, method, fraction, variant), []).append(trial.id)
-    shown = [i for i in range(len(names)) if any(cell[i] for cell in cells)]
+    columns = [i for i in range(len(names)) if any(cell[i] for cell in cells)]
     table = Table(title=f"{plan.experiment.name}: {len(plan.jobs)} trials")
-    for i in shown:
+    for i in columns:
         table.add_column(names[i])
     for name in ("seeds", "done", "to run"):
         table.add_column(name, justify="right")
     sources = [row.source for row in plan.experiment.grid]
     for cell in sorted(cells, key=lambda cell: (cell[0], cell[4], sources.index(cell[1]) if cell[1] in sources else 9)):
-        left = sum(id_ in todo for id_ in cells[cell])
-        counts = (len(cells[cell]), len(cells[cell]) - left, left)
-        table.add_row(*(escape(cell[i]) for i in shown), *map(str, counts))
+        unfinished = sum(id_ in todo for id_ in cells[cell])
+        counts = (len(cells[cell]), len(cells[cell]) - unfinished, unfinished)
+        table.add_row(*(escape(cell[i]) for i in columns), *map(str, counts))
     return table
 
 
@@ -70,21 +70,21 @@ def _checkers(plan: Plan) -> list[str]:
     if not users:
         return ["No method needs a checker."]
     extra = sum(not plan.trials[checker].requested for checker in users)
-    rows = f"{extra} of them only as checkers" if extra else "all of them rows of the grid anyway"
+    rows = f"{extra} of them only as checkers" if extra else "all of them in the grid anyway"
     served = sum(bool(job.trial.checkers) for job in plan.jobs)
     return [f"Checkers: {len(users)} trials are checkers of {served} others, {rows}."]
 
 
 def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: Store, measure: bool) -> str:
     if not todo:
-        return "Nothing is left to do."
+        return "All trials are finished."
     jobs = [job for job in plan.jobs if job.trial.id in todo and job.trial.encoder]
     if not jobs:
-        return "No estimate of time: what is left waits for a language model."
+        return "No time estimate: the remaining trials query a language model."
     trial = jobs[0].trial
     rate, basis = past_rate(trial, {i: (e.tags, e.metrics) for i, e in entries.items()}), "from finished trials"
     if rate is None and not measure:
-        return "No finished trial tells how long that takes; `--estimate` times a few training steps."
+        return "No time estimate: no finished trial gives a rate; `--estimate` times a few training steps."
     if rate is None:
         from harness.data.split_files import save_split
         from harness.training.speed import rows_per_second
@@ -95,16 +95,16 @@ def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: S
         source = splits[trial.stages[0].splits[0]]
         rate, basis = rows_per_second(trial, source, store), "from a few training steps on this machine"
     if rate is None:
-        return "No estimate of time: no trial has finished on such a device yet."
+        return "No time estimate: no trial has finished on this kind of device yet."
     total = sum(map(work(plan), jobs)) / (3.0 * rate)
-    return f"About {duration(total)} of computing one trial at a time ({basis}), less by what runs side by side."
+    return f"About {duration(total)} of computing one trial at a time ({basis}); less with several at a time."
 
 
 def trial(prefix: str, paths: Paths, out: Console) -> None:
-    """One trial of the ledger.
+    """Prints one trial of the ledger.
 
     Raises:
-        UserError: no trial, or several, begin with these digits.
+        UserError: no trial id, or several, start with ``prefix``.
     """
     reader = open_reader(paths.tracking_uri, paths.home)
     entries = reader.trials()
@@ -112,12 +112,14 @@ def trial(prefix: str, paths: Paths, out: Console) -> None:
     if not matches:
         raise unknown("trial", prefix, entries)
     if len(matches) > 1:
-        raise UserError(f"{len(matches)} trials begin with {prefix!r}: {', '.join(sorted(matches)[:5])}")
+        raise UserError(
+            f"{len(matches)} trial ids start with {prefix!r}; give more digits: {', '.join(sorted(matches)[:5])}"
+        )
     entry = entries[matches[0]]
     out.print(f"[bold]{entry.tags.get('mlflow.runName', matches[0])}[/bold]  {matches[0]}  {entry.status.lower()}")
     if entry.error:
-        whole = reader.artifact(entry, "error.txt")
-        out.print(whole.decode() if whole else entry.error, style="red", markup=False)
+        text = reader.artifact(entry, "error.txt")
+        out.print(text.decode() if text else entry.error, style="red", markup=False)
     from harness.ledger.artifacts import History
 
     content = reader.artifact(entry, History.FILE)
@@ -138,62 +140,8 @@ def trial(prefix: str, paths: Paths, out: Console) -> None:
         out.print(settings.decode(), markup=False)
 
 
-def methods(out: Console) -> None:
-    """The methods, what they need, their settings."""
-    from harness.methods import methods as registry
-
-    table = Table("method", "weight", "needs", "settings", title="Methods")
-    for name, kind in registry.entries.items():
-        fields = kind.settings_type().model_fields
-        settings = ", ".join(
-            f"{field} (must be given)" if info.is_required() else f"{field}={info.default}"
-            for field, info in fields.items()
-            if not isinstance(info.default, dict | FrozenModel)
-        )
-        first = (kind.__doc__ or "").strip().splitlines()[0]
-        table.add_row(name, escape(first), ", ".join(sorted(kind.needs)) or "nothing", escape(settings))
-    out.print(table)
-
-
-def benchmarks(paths: Paths, count: bool, out: Console) -> None:
-    """The benchmarks of the catalogue; with ``count`` their rows, where they can be read here."""
-    from harness.data.benchmarks import catalogue, outline, resolve, summary
-
-    for name in catalogue():
-        spec = resolve(name)
-        out.print(f"[bold]{name}[/bold]  {escape(spec.description.strip())}", soft_wrap=True)
-        out.print(f"  labels: {', '.join(spec.labels)}; license: {spec.license}; origin: {spec.origin}", soft_wrap=True)
-        if not count:
-            table = Table("split", "rows from", "digest")
-            for split, origin in outline(spec).items():
-                table.add_row(split, escape(origin), spec.digests.get(split, "")[:12])
-            out.print(table)
-            continue
-        try:
-            rows = summary(spec, paths.cache)
-        except UserError as error:
-            out.print(f"  not readable here: {error}", style="yellow", markup=False, soft_wrap=True)
-            continue
-        table = Table("split", "rows", "labels", "digest")
-        for row in rows:
-            counts = ", ".join(f"{label} {n}" for label, n in row.counts.items())
-            table.add_row(row.split, str(row.rows), counts, row.digest[:12])
-        out.print(table)
-
-
-def sources(out: Console) -> None:
-    """The sources, their stages, and whose rows a method weighs."""
-    from harness.config.sources import SOURCES
-
-    table = Table("source", "stages", "weighed rows", "what it is", title="Sources")
-    for source in SOURCES.values():
-        stages = ", then ".join(" + ".join(stage.splits) for stage in source.stages)
-        table.add_row(source.name, stages, " + ".join(source.weighed), source.title)
-    out.print(table)
-
-
 def experiment_name(text: str) -> str:
-    """The name of an experiment given by name or by file."""
+    """The name of an experiment, from its name or from the path of its YAML file."""
     if not text.endswith((".yaml", ".yml")):
         return text
     from harness.config.schema import read_yaml
@@ -203,12 +151,13 @@ def experiment_name(text: str) -> str:
 
 
 def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple[Path, bool]:
-    """Writes the report, unless it is there already and nothing has changed; its page, and whether it was written."""
-    from harness.reports.state import find_parent, report_key, state_key
+    """Writes the report unless it is up to date (``again``: always); its page, and whether it was written."""
+    from harness.reports.state import find_parent, read_plan, report_key, state_key
 
     reader = open_reader(paths.tracking_uri, paths.home)
     folder = results / name
-    key = state_key(find_parent(name, reader), reader.trials())
+    parent, entries = find_parent(name, reader), reader.trials()
+    key = state_key(parent, read_plan(name, parent, entries, reader), entries)
     if not again and report_key(folder) == key:
         return folder / "report.html", False
     from harness.reports import page
@@ -217,10 +166,20 @@ def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple
     return page.write(load(name, reader), folder), True
 
 
-def farewell(summary: Summary, report: Path, written: bool, ui: str, out: Console) -> None:
-    """How the run went, and where to look."""
+def mlflow_address(name: str, paths: Paths) -> str | None:
+    """The address of an experiment's trials on MLflow's pages, or None where no server has the ledger."""
+    if not paths.tracking_uri.startswith("http"):
+        return None
+    from harness.reports.state import find_parent
+
+    parent = find_parent(name, open_reader(paths.tracking_uri, paths.home))
+    return table_address(paths.tracking_uri, parent.experiment)
+
+
+def farewell(summary: Summary, report: Path, written: bool, pages: str, out: Console) -> None:
+    """Prints the result of a run, the path of the report, and where MLflow is (``pages``: an address or a command)."""
     out.print(f"{summary.finished} trials run, {summary.reused} done before, {len(summary.failed)} failed.")
     for name, error in summary.failed.items():
         out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
     note = "" if written else " (unchanged)"
-    out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {ui}", soft_wrap=True, markup=False)
+    out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {pages}", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""One trial through a Ray Train TorchTrainer: in this very process for one device, as a DDP group for several."""
+"""One trial through a Ray Train TorchTrainer: in this process for one device, as a DDP group for several."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from harness.training import run_trial
 
 
 def fit(job: Job, store: str, resources: Resources, report: Callable[[dict[str, Any]], None], scratch: Path) -> None:
-    """Trains; the result is in the store afterwards.
+    """Trains a trial and writes its result to the store.
 
-    With one worker the TorchTrainer starts no process (``num_workers=0``): five actors a trial would cost many times
-    what a small fine-tune takes. ``ray.train.report`` refuses to work there, so metrics go to Tune directly.
+    With one worker the TorchTrainer starts no process (``num_workers=0``): starting its five actors takes longer than
+    a small fine-tune. ``ray.train.report`` does not work in this mode, so metrics are reported to Tune directly.
 
     Args:
-        job: what to train.
+        job: the trial to train.
         store: the store's root.
-        resources: what each worker takes.
-        report: takes the metrics of every evaluation.
-        scratch: where Ray Train keeps its own state of a worker group.
+        resources: of each worker.
+        report: called with the metrics of every evaluation.
+        scratch: folder for Ray Train's state of a worker group.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    if job.trial.workers == 1:  # also what trains nothing, in a grid of worker groups
+    if job.trial.workers == 1:  # also a trial that trains nothing, in a grid with worker groups
         TorchTrainer(
             lambda: _ignore(run_trial.run(job, Store(store), report)), scaling_config=ScalingConfig(num_workers=0)
         ).fit()
@@ -47,7 +47,7 @@ def fit(job: Job, store: str, resources: Resources, report: Callable[[dict[str, 
         scaling_config=ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
         ),
-        # an old name would silently resume an old run
+        # with a name used before, Ray would resume the earlier run
         run_config=RunConfig(
             name=f"{job.trial.id}-{uuid.uuid4().hex[:8]}",
             storage_path=str(scratch),
@@ -62,4 +62,4 @@ def _worker(config: dict[str, str]) -> None:
 
 
 def _ignore(_: object) -> None:
-    """Drops a result: what a train function returns would be kept by the trainer."""
+    """Returns None: the trainer would keep the return value of a train function."""

@@ -1,4 +1,4 @@
-"""One Ray Tune run for a whole grid: trials are released as soon as their checkers exist."""
+"""One Ray Tune run for a whole grid: a trial starts as soon as its checkers are finished."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.errors import TrialError, UserError
 from harness.planning.trials import Job
 from harness.store import Store
 
-#: Ray Tune's own record (CSV, pickles) is switched off: the ledger is the record.
+#: Turns off Ray Tune's own files (CSV, pickles), which the ledger replaces.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
@@ -36,7 +36,7 @@ ENVIRONMENT = {
 
 
 class Observer(Protocol):
-    """Hears, in the driver, what happens to jobs. Calls come one at a time."""
+    """Is called in the driver on every event of a job, one call at a time."""
 
     def started(self, job: Job) -> None:
         """A job starts, for the first time or again after ``died``."""
@@ -48,46 +48,48 @@ class Observer(Protocol):
         """The job's result is in the store."""
 
     def failed(self, job: Job, error: str) -> None:
-        """The job will not give a result."""
+        """The job ended without a result."""
 
     def died(self, job: Job) -> None:
         """The job's process ended; it will be started again."""
 
 
-class _NotKept:
-    """Tune pickles its parts so that it could resume; we resume from the ledger, so nothing of ours is kept."""
+class _Stateless:
+    """Pickles to nothing: Tune pickles its parts in order to resume, but a run is resumed from the ledger."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class DependencySearcher(_NotKept, Searcher):
-    """Hands jobs to Tune, each as soon as its checkers are done.
+class DependencySearcher(_Stateless, Searcher):
+    """Gives jobs to Tune, each as soon as its checkers are finished.
 
     Args:
-        jobs: what is to run, in the order preferred; checkers that are not among them count as done.
-        observer: hears of jobs that cannot run because a checker failed.
+        jobs: the jobs to run, in the preferred order; checkers that are not among them count as finished.
+        observer: is told of jobs that cannot run because a checker failed.
     """
 
     def __init__(self, jobs: list[Job], observer: Observer) -> None:
         super().__init__(metric="status", mode="max")
         self._waiting = {job.trial.id: job for job in jobs}
-        self._order = {id_: place for place, id_ in enumerate(self._waiting)}
+        self._order = {id_: position for position, id_ in enumerate(self._waiting)}
         self._missing = {id_: set(job.trial.checkers) & self._waiting.keys() for id_, job in self._waiting.items()}
         self._dependents: dict[str, list[str]] = {}
         for id_, checkers in self._missing.items():
             for checker in checkers:
                 self._dependents.setdefault(checker, []).append(id_)
-        self._ready = [place for id_, place in self._order.items() if not self._missing[id_]]  # sorted, so a heap
+        self._ready = [
+            position for id_, position in self._order.items() if not self._missing[id_]
+        ]  # sorted, and so a heap
         self._ids = list(self._waiting)
-        self._broken: list[tuple[str, str]] = []  # a job and its checker that failed
+        self._blocked: list[tuple[str, str]] = []  # ids of a job and of its failed checker
         self._running: dict[str, str] = {}
         self._observer = observer
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job that can run, None if all wait, FINISHED if there is none left."""
-        while self._broken:
-            id_, checker = self._broken.pop(0)
+        """The next job that can run, None if all remaining jobs wait for checkers, FINISHED without remaining jobs."""
+        while self._blocked:
+            id_, checker = self._blocked.pop(0)
             job = self._waiting.pop(id_, None)
             if job is not None:
                 self._close(id_, failed=True)
@@ -99,7 +101,7 @@ class DependencySearcher(_NotKept, Searcher):
         return None if self._waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Releases what waited for this job."""
+        """Releases the jobs that waited for this one."""
         self._close(self._running.pop(trial_id), failed=error or (result or {}).get("status") != 1)
 
     def save(self, checkpoint_path: str) -> None:
@@ -111,42 +113,42 @@ class DependencySearcher(_NotKept, Searcher):
     def _close(self, id_: str, failed: bool) -> None:
         for dependent in self._dependents.pop(id_, ()):
             if failed:
-                self._broken.append((dependent, id_))
+                self._blocked.append((dependent, id_))
             else:
                 self._missing[dependent].discard(id_)
                 if not self._missing[dependent] and dependent in self._waiting:
                     heappush(self._ready, self._order[dependent])
 
 
-class ObserverCallback(_NotKept, Callback):
-    """Passes what Tune says of its trials on to an observer."""
+class ObserverCallback(_Stateless, Callback):
+    """Translates Tune's callbacks to those of an observer."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's actor got it."""
+        """A trial starts in its actor."""
         self._observer.started(_job(trial))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """An evaluation came in."""
+        """A trial reported an evaluation."""
         if isinstance(result.get("entry"), dict):
             self._observer.evaluated(_job(trial), result["entry"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended by itself, well or with an error of its own."""
+        """A trial ended, with a result or with an exception."""
         last = trial.last_result or {}
         if last.get("status") == 1:
             self._observer.finished(_job(trial))
         else:
-            self._observer.failed(_job(trial), str(last.get("error", "the trial ended without a result")))
+            self._observer.failed(_job(trial), str(last.get("error", "the trial ended without reporting a result")))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died; Tune starts it again."""
         self._observer.died(_job(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died too often."""
+        """A trial's process died more often than it may be restarted."""
         self._observer.failed(
             _job(trial), f"the trial's process died {trial.num_failures} times: killed, or out of memory"
         )
@@ -154,7 +156,14 @@ class ObserverCallback(_NotKept, Callback):
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running Ray: what it has, and whether it is ours to shut down."""
+    """The resources of a running Ray.
+
+    Attributes:
+        address: as given to ``connect``; None for a Ray that it started.
+        cpus: of all nodes.
+        gpus: of all nodes.
+        nodes: that are alive.
+    """
 
     address: str | None
     cpus: float
@@ -162,10 +171,10 @@ class Cluster:
     nodes: int
 
     def slots(self, resources: Resources) -> int:
-        """How many trials fit at once.
+        """Number of trials that can run at the same time.
 
         Raises:
-            UserError: not even one does.
+            UserError: the cluster is too small for one trial.
         """
         fits = [self.cpus // (resources.cpus * resources.workers)]
         if resources.gpus:
@@ -180,10 +189,10 @@ class Cluster:
 
 
 def connect(address: str | None, scratch: Path) -> Cluster:
-    """Joins the cluster at ``address`` (or RAY_ADDRESS), or starts a Ray of this machine's cores.
+    """Connects to the cluster at ``address`` (or RAY_ADDRESS), or starts a Ray with the cores of this machine.
 
     Raises:
-        UserError: no cluster answers at the address.
+        UserError: no cluster responds at the address.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     address = address or os.environ.get("RAY_ADDRESS") or None
@@ -197,33 +206,33 @@ def connect(address: str | None, scratch: Path) -> Cluster:
             ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
-    have = ray.cluster_resources()
+    totals = ray.cluster_resources()
     nodes = len([node for node in ray.nodes() if node["Alive"]])
-    return Cluster(address, have.get("CPU", 0.0), have.get("GPU", 0.0), nodes)
+    return Cluster(address, totals.get("CPU", 0.0), totals.get("GPU", 0.0), nodes)
 
 
 def disconnect() -> None:
-    """Leaves the cluster; a Ray that ``connect`` started ends."""
+    """Disconnects from the cluster, and ends a Ray that ``connect`` started."""
     ray.shutdown()
 
 
 def check_store(store: Store, cluster: Cluster) -> None:
-    """Makes sure that every node sees the store.
+    """Checks that every node can see the store.
 
     Raises:
-        UserError: a node does not; it is named.
+        UserError: the address of a node that cannot see it.
     """
     if not store.local or cluster.nodes < 2:
         return
-    token = Path(tempfile.mkstemp(prefix="visible-", dir=_made(Path(store.root)))[1])
-    seen: Any = ray.remote(num_cpus=0)(lambda path: Path(path).exists())
+    token = Path(tempfile.mkstemp(prefix="visible-", dir=_make_folder(Path(store.root)))[1])
+    exists: Any = ray.remote(num_cpus=0)(lambda path: Path(path).exists())
     try:
         for node in (n for n in ray.nodes() if n["Alive"]):
-            here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            if not ray.get(seen.options(scheduling_strategy=here).remote(str(token))):
+            affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            if not ray.get(exists.options(scheduling_strategy=affinity).remote(str(token))):
                 raise UserError(
                     f"the store {store.root} is not visible on node {node['NodeManagerAddress']}. On several nodes "
-                    "give a shared folder or a URL: --store s3://bucket/harness, or HARNESS_STORE."
+                    "pass a shared folder or a URL: --store s3://bucket/harness, or HARNESS_STORE."
                 )
     finally:
         token.unlink()
@@ -232,20 +241,20 @@ def check_store(store: Store, cluster: Cluster) -> None:
 def run(
     jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, observer: Observer, scratch: Path
 ) -> None:
-    """Runs jobs to the end, in one Tune run. What happens to each is told to the observer.
+    """Runs jobs to the end, in one Tune run.
 
     Args:
-        jobs: checkers before those that need them; checkers that are not among them must be done.
-        resources: what one trial takes.
-        store: where splits and scores are, and results go.
+        jobs: checkers before their dependents; checkers that are not among them must be finished.
+        resources: of one trial.
+        store: with the splits and scores; results are written to it.
         cluster: from ``connect``.
-        observer: hears of starts, evaluations and ends.
-        scratch: a folder for Ray's own files.
+        observer: is told of starts, evaluations and ends.
+        scratch: folder for Ray's own files.
     """
-    folder = Path(tempfile.mkdtemp(prefix="tune-", dir=_made(scratch)))
+    folder = Path(tempfile.mkdtemp(prefix="tune-", dir=_make_folder(scratch)))
     grouped = resources.workers > 1
     bundle = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0.0) * 1e9}
-    if grouped:  # its workers take the devices; Tune refuses a trial that takes nothing at all
+    if grouped:  # its workers take the devices; Tune rejects a trial without any resources
         bundle = {"memory": 1e8}
     function = _trainable(store.root, resources, folder)
     tuner = Tuner(
@@ -266,7 +275,7 @@ def run(
 
 
 def _trainable(store: str, resources: Resources, scratch: Path) -> Callable[[dict[str, Any]], None]:
-    """The function that a Tune actor calls for each of its trials, one after the other."""
+    """The function that a Tune actor calls for each of its trials."""
 
     def trial(config: dict[str, Any]) -> None:
         from harness.cluster import train  # torch, which the driver does without
@@ -274,7 +283,7 @@ def _trainable(store: str, resources: Resources, scratch: Path) -> Callable[[dic
         job = Job.model_validate_json(config["job"])
         try:
             train.fit(job, store, resources, lambda entry: tune.report({"entry": entry}), scratch)
-        except Exception as error:  # an error of the trial's own: trying again would give the same
+        except Exception as error:  # an error of the trial itself: it would fail again
             text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
             tune.report({"status": 0, "error": text})
         else:
@@ -287,6 +296,6 @@ def _job(trial: Any) -> Job:
     return Job.model_validate_json(trial.config["job"])
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

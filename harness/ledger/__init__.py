@@ -1,1 +1,1 @@
-"""The ledger: which trial is done, with what result. The only importer of MLflow."""
+"""The ledger: which trial is finished, with what result. The only importer of MLflow."""

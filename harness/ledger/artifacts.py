@@ -1,4 +1,4 @@
-"""What is recorded of a run, in one place: every table with its file name, its columns, and how to write and read it.
+"""The recorded tables, each with its file name, its columns, and how it is written and read.
 
 Files written by earlier versions are still read: ``from_frame`` and ``from_bytes`` accept their columns.
 """
@@ -18,10 +18,10 @@ import pandas as pd
 from harness.checkers.scores import scores_key
 from harness.store import digest
 
-#: Increment when a file changes its meaning; 1 is what was written before files carried a version.
+#: Increment when the meaning of a file changes. Files without a version are version 1.
 VERSION = 2
 FloatArray = npt.NDArray[np.float64]
-#: What stands for a prediction where a language model's answer named no label.
+#: The prediction where a language model's answer contained no label.
 NO_PREDICTION = "(none)"
 
 
@@ -36,7 +36,7 @@ def from_parquet(content: bytes) -> pd.DataFrame:
 
 
 def best_epoch(entries: Sequence[Mapping[str, float]]) -> int:
-    """The evaluation with the best validation accuracy, the first of equals; from 1."""
+    """The number of the evaluation with the best validation accuracy, the first of ties; counts from 1."""
     return int(np.argmax([entry.get("validation_accuracy", 0.0) for entry in entries])) + 1
 
 
@@ -58,13 +58,17 @@ class History:
         return cls(raw["entries"] if isinstance(raw, dict) else raw)
 
     def chosen(self, rule: str) -> dict[str, float]:
-        """The evaluation that is a trial's result: the last, or the best on validation rows."""
+        """The evaluation that is a trial's result.
+
+        Args:
+            rule: ``last``, or any other value for the best on validation rows.
+        """
         return self.entries[-1] if rule == "last" else self.entries[best_epoch(self.entries) - 1]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a trial's model says of the test rows, at the last epoch and at the best on validation rows.
+    """A trial's predictions of the test rows, at the last epoch and at the best on validation rows.
 
     Columns: ``id``, ``epoch``, ``label``, ``prediction``, and ``p_<label>`` for the probability of every label.
     """
@@ -87,9 +91,9 @@ class Predictions:
         """
         names, parts = np.array(labels), []
         for epoch, values in sorted(log_probs.items()):
-            known = ~np.isnan(values).any(axis=1)
-            predicted = np.where(known, names[values.argmax(axis=1)], NO_PREDICTION)
-            columns = {"id": ids, "epoch": epoch, "label": names[truth], "prediction": predicted}
+            valid = ~np.isnan(values).any(axis=1)
+            predictions = np.where(valid, names[values.argmax(axis=1)], NO_PREDICTION)
+            columns = {"id": ids, "epoch": epoch, "label": names[truth], "prediction": predictions}
             columns |= {f"p_{name}": np.exp(values[:, k]) for k, name in enumerate(labels)}
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
@@ -108,7 +112,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of the rows that a method weighs.
+    """The weights of the rows that a method weighs, of every evaluation.
 
     Columns: ``id``, ``label``, ``corruption`` ("" for a clean row), and ``weight_<k>`` for every evaluation, NaN
     where a row was not trained on since the one before.
@@ -129,7 +133,7 @@ class Weights:
         Args:
             ids: of the n rows.
             labels: their label names.
-            corruptions: how each was corrupted, "" for a clean one; None if all are clean.
+            corruptions: the corruption of each row, "" for a clean one; None if all are clean.
             weights: [evaluations, n].
         """
         columns: dict[str, Any] = {"id": ids, "label": labels, "corruption": corruptions or [""] * len(ids)}
@@ -147,7 +151,7 @@ class Weights:
     def summary(self) -> pd.DataFrame:
         """``id``, ``label``, ``corruption``, ``weight`` and ``mean_weight`` (over all evaluations).
 
-        ``weight`` is that of the last evaluation of the stage that comes first: later stages train on other rows.
+        ``weight`` is that of the last evaluation of the first stage: later stages train on other rows.
         """
         every = self.frame.filter(regex=r"^weight_\d+$")
         first = every[every.iloc[:, 0].notna()]
@@ -188,7 +192,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts of a benchmark's training rows, once. Columns: ``id``, ``text``; a pair is written as one text."""
+    """The texts of a benchmark's training rows. Columns: ``id``, ``text``; a pair is joined to one text."""
 
     @staticmethod
     def file(benchmark: str) -> str:
@@ -198,8 +202,8 @@ class Texts:
     @classmethod
     def to_frame(cls, ids: Sequence[str], texts: Sequence[str], pairs: Sequence[str] | None) -> pd.DataFrame:
         """The table."""
-        whole = texts if pairs is None else [f"{a}  //  {b}" for a, b in zip(texts, pairs, strict=True)]
-        return pd.DataFrame({"id": ids, "text": whole})
+        joined_texts = texts if pairs is None else [f"{a}  //  {b}" for a, b in zip(texts, pairs, strict=True)]
+        return pd.DataFrame({"id": ids, "text": joined_texts})
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> dict[str, str]:
@@ -227,7 +231,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """What an experiment planned, as a report needs it.
+    """The plan of an experiment, as a report needs it.
 
     Attributes:
         name: of the experiment.

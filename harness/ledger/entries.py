@@ -1,7 +1,7 @@
 """Reading the ledger: the runs of trials and experiments, and their artifacts.
 
-A ledger in a local SQLite file is read directly, without loading MLflow, so that planning and reports start at once.
-Any other is read through MLflow.
+A ledger in a local SQLite file is read directly, without loading MLflow, so that planning and reports start quickly.
+Any other ledger is read through MLflow.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class Entry:
 
     @property
     def error(self) -> str:
-        """Why it failed."""
+        """The last line of its error, or an empty text."""
         return self.tags.get("error", "")
 
 
 class Reader(Protocol):
-    """What reports and plans ask of a ledger."""
+    """Read access to a ledger, for plans and reports."""
 
     @property
     def uri(self) -> str:
-        """Where it is."""
+        """The tracking URI."""
 
     def trials(self) -> dict[str, Entry]:
-        """The entry that counts for every trial id: the finished one if there is one, else the newest."""
+        """The entry to use for every trial id: the finished one if there is one, else the newest."""
 
     def parents(self) -> dict[str, Entry]:
         """The parent run of every experiment, by its name."""
@@ -66,8 +66,8 @@ class Reader(Protocol):
         """The content of an artifact, or None where there is none."""
 
 
-def counting(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """Of all entries of trials, the one that counts for each: the finished one if there is one, else the newest."""
+def best_entries(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """The entry to use for every trial id: the finished one if there is one, else the newest."""
     best: dict[str, Entry] = {}
     for entry in entries:
         id_ = entry.tags[TRIAL]
@@ -82,13 +82,13 @@ def finished(entries: Mapping[str, Entry]) -> set[str]:
 
 
 def local_artifact(artifacts: str, path: str, folder: Path) -> Path | None:
-    """Where a local artifact is, or None.
+    """The path of a local artifact, or None.
 
     Args:
         artifacts: a run's artifact URI.
         path: of the artifact inside it.
-        folder: of the ledger. A ledger that was copied has its artifacts in ``artifacts`` beside it, whatever the
-            recorded location says.
+        folder: of the ledger. The artifacts of a ledger that was moved or copied are looked for in ``artifacts`` in
+            this folder if they are not at the recorded location.
     """
     parts = urlsplit(artifacts)
     if parts.scheme not in ("file", ""):
@@ -116,7 +116,7 @@ class SqliteReader:
 
     def trials(self) -> dict[str, Entry]:
         """See ``Reader``."""
-        return counting(entry for entry in self._entries("trial") if TRIAL in entry.tags)
+        return best_entries(entry for entry in self._entries("trial") if TRIAL in entry.tags)
 
     def parents(self) -> dict[str, Entry]:
         """See ``Reader``."""
@@ -124,16 +124,16 @@ class SqliteReader:
 
     def artifact(self, entry: Entry, path: str) -> bytes | None:
         """See ``Reader``."""
-        place = local_artifact(entry.artifacts, path, self._file.parent)
-        return place.read_bytes() if place else None
+        file = local_artifact(entry.artifacts, path, self._file.parent)
+        return file.read_bytes() if file else None
 
     def _entries(self, kind: str) -> list[Entry]:
         """All runs of a kind, oldest first."""
         if not self._file.exists():
             return []
-        wanted = "SELECT run_uuid FROM tags WHERE key = ? AND value = ?"
+        run_ids = "SELECT run_uuid FROM tags WHERE key = ? AND value = ?"
         runs = (
-            f"SELECT run_uuid, status, start_time, artifact_uri, experiment_id FROM runs WHERE run_uuid IN ({wanted}) "
+            f"SELECT run_uuid, status, start_time, artifact_uri, experiment_id FROM runs WHERE run_uuid IN ({run_ids}) "
             "AND lifecycle_stage = 'active' ORDER BY start_time"
         )
         tags: dict[str, dict[str, str]] = {}
@@ -142,16 +142,18 @@ class SqliteReader:
             with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, timeout=20.0)) as connection:
                 rows = connection.execute(runs, (KIND, kind)).fetchall()
                 for run, key, text in connection.execute(
-                    f"{_OF_RUNS.format('value', 'tags')} ({wanted})", (KIND, kind)
+                    f"{_OF_RUNS.format('value', 'tags')} ({run_ids})", (KIND, kind)
                 ):
                     tags.setdefault(run, {})[key] = text
-                # MLflow stores a NaN as 0 with a mark of its own
+                # MLflow stores a NaN as 0 and sets is_nan
                 number = "CASE WHEN is_nan THEN NULL ELSE value END"
-                query = f"{_OF_RUNS.format(number, 'latest_metrics')} ({wanted})"
+                query = f"{_OF_RUNS.format(number, 'latest_metrics')} ({run_ids})"
                 for run, key, value in connection.execute(query, (KIND, kind)):
                     metrics.setdefault(run, {})[key] = float("nan") if value is None else value
         except sqlite3.Error as error:
-            raise UserError(f"the ledger {self.uri} cannot be read: {error}") from None
+            raise UserError(
+                f"the ledger {self.uri} cannot be read: {error}; expected the database of an MLflow ledger"
+            ) from None
         return [
             Entry(run, status, started or 0, tags.get(run, {}), metrics.get(run, {}), artifacts or "", str(experiment))
             for run, status, started, artifacts, experiment in rows

@@ -1,4 +1,4 @@
-"""Ledgers of version 1, whose parent runs have no plan: it is put together from the trials that were begun."""
+"""Ledgers of version 1, whose parent runs have no plan: the plan is recovered from the trials that were started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CORRUPTIONS = ("flip", "swap", "unrelated", "duplicate")
 def recover_plan(name: str, parent: Entry, entries: Mapping[str, Entry], reader: Reader) -> PlanRecord:
     """The plan of an experiment of a ledger of version 1.
 
-    Trials that were never begun are unknown, and so are the sizes of splits. A trial counts as requested if the
+    Trials that were never started, and the sizes of splits, are unknown. A trial counts as requested if the
     experiment's file lists its method on its source.
     """
     settings = upgrade_experiment(yaml.safe_load(reader.artifact(parent, "experiment.yaml") or b"{}") or {})
@@ -34,9 +34,9 @@ def recover_plan(name: str, parent: Entry, entries: Mapping[str, Entry], reader:
             continue
         task = json.loads(raw)["task"]
         splits = benchmarks.setdefault(task["name"], {"labels": task["labels"], "splits": []})["splits"]
-        known = {row["split"] for row in splits}
+        names = {row["split"] for row in splits}
         for split, digest in task["digests"].items():
-            if split not in known:
+            if split not in names:
                 splits.append({"split": split, "rows": None, "digest": digest, "counts": {}})
         trials.append(
             PlannedTrial(
@@ -49,8 +49,8 @@ def recover_plan(name: str, parent: Entry, entries: Mapping[str, Entry], reader:
             )
         )  # fmt: skip
     trials.sort(key=lambda trial: trial.seed)
-    whole = {key: value for key, value in settings.items() if key != "benchmarks"}
-    return PlanRecord(name, whole, benchmarks, describe_sources(), trials, version=1)
+    remaining = {key: value for key, value in settings.items() if key != "benchmarks"}
+    return PlanRecord(name, remaining, benchmarks, describe_sources(), trials, version=1)
 
 
 def describe_sources() -> dict[str, dict[str, Any]]:
@@ -75,7 +75,7 @@ def upgrade_weights(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def upgrade_experiment(raw: dict[str, Any]) -> dict[str, Any]:
-    """An experiment as version 1 recorded it, with today's keys."""
+    """An experiment recorded by version 1, with the keys of this version."""
     out = dict(raw)
     checkers = out.pop("checkers", None)
     if checkers:

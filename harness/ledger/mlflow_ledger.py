@@ -1,6 +1,6 @@
-"""The ledger: which trial is done, with what result. MLflow behind a few calls; only the driver writes.
+"""The ledger in MLflow: which trial is finished, with what result. Only the driver writes.
 
-One parent run an experiment, one child a trial. A child is found by its trial id, in whichever experiment it was run.
+An experiment has one parent run, a trial one child run. Trials are looked up by id in all experiments.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness.errors import UserError
 from harness.ledger.artifacts import History, to_parquet
-from harness.ledger.entries import EXPERIMENT, KIND, TRIAL, Entry, counting, local_artifact
+from harness.ledger.entries import EXPERIMENT, KIND, TRIAL, Entry, best_entries, local_artifact
+from harness.ledger.mlflow_pages import shared_views, without_password
 from harness.planning.trials import Job, describe
 
 PARENT = "mlflow.parentRunId"
 PAGE = 1000
-#: opens the experiment among trained models in MLflow's pages, not among language-model applications
+#: MLflow shows the experiment as model training, not as a language-model application.
 CUSTOM_MODEL = {"mlflow.experimentKind": "custom_model_development"}
-#: tags that MLflow's pages show in places of their own
+#: Tags that MLflow's pages show as description, source and commit of a run.
 SHOWN = {
     "description": "mlflow.note.content",
     "command": "mlflow.source.name",
     "commit": "mlflow.source.git.commit",
 }
 
-# What MLflow prints of its own work (a bar for every artifact, a link for every run) would fill the console.
+# Keep MLflow's own output (a progress bar for every artifact, a link for every run) off the console.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
-# Ctrl-C in the middle of a query: SQLAlchemy logs the traceback of its clean-up and passes the interrupt on.
+# On Ctrl-C during a query, SQLAlchemy logs the traceback of its clean-up before it passes the interrupt on.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
@@ -55,7 +56,7 @@ class Ledger:
         home: where artifacts go if the URI is a local database.
 
     Raises:
-        UserError: the server does not answer, or the URI is a bare folder (MLflow's file store has been retired).
+        UserError: the server does not answer, or the URI is a bare folder (MLflow no longer supports file stores).
     """
 
     def __init__(self, uri: str, home: Path) -> None:
@@ -76,24 +77,26 @@ class Ledger:
             self._client = MlflowClient(tracking_uri=uri)
             self._experiments()
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            raise UserError(f"the MLflow ledger at {_hidden(uri)} cannot be used: {_hidden(str(error))}") from None
+            raise UserError(
+                f"the MLflow ledger at {without_password(uri)} cannot be used: {without_password(str(error))}"
+            ) from None
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     def trials(self) -> dict[str, Entry]:
-        """The entry that counts for every trial id: the finished one if there is one, else the newest."""
-        return counting(_entry(run) for run in self._search(f"tags.`{KIND}` = 'trial'"))
+        """See ``Reader``."""
+        return best_entries(_entry(run) for run in self._search(f"tags.`{KIND}` = 'trial'"))
 
     def parents(self) -> dict[str, Entry]:
-        """The parent run of every experiment, by its name."""
+        """See ``Reader``."""
         runs = map(_entry, self._search(f"tags.`{KIND}` = 'experiment'"))
         return {entry.tags[EXPERIMENT]: entry for entry in reversed(list(runs))}
 
     def artifact(self, entry: Entry, path: str) -> bytes | None:
-        """The content of an artifact, or None where there is none."""
-        place = local_artifact(entry.artifacts, path, self._home)
-        if place:
-            return place.read_bytes()
+        """See ``Reader``."""
+        file = local_artifact(entry.artifacts, path, self._home)
+        if file:
+            return file.read_bytes()
         with tempfile.TemporaryDirectory() as folder, suppress(MlflowException, OSError):
             return Path(self._client.download_artifacts(entry.run, path, folder)).read_bytes()
         return None
@@ -101,27 +104,28 @@ class Ledger:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def open(self, experiment: str, tags: Mapping[str, str], files: Mapping[str, bytes]) -> None:
-        """Opens the experiment's parent run, new or again, and marks what an earlier driver left running as killed."""
-        known = self._client.get_experiment_by_name(experiment)
-        if known is not None:
-            id_ = known.experiment_id
+        """Creates or reopens the parent run, and marks trials that an earlier driver left running as killed."""
+        stored = self._client.get_experiment_by_name(experiment)
+        if stored is not None:
+            id_ = stored.experiment_id
         else:
-            place = self._artifacts and f"{self._artifacts}/{experiment}"
-            id_ = self._client.create_experiment(experiment, place, tags=CUSTOM_MODEL)
+            location = self._artifacts and f"{self._artifacts}/{experiment}"
+            id_ = self._client.create_experiment(experiment, location, tags=CUSTOM_MODEL)
+        self._add_views(id_)
         runs = self._search(f"tags.`{KIND}` = 'experiment' and tags.`{EXPERIMENT}` = '{experiment}'", [id_])
         if runs:
             self._parent = runs[0]
             self._client.update_run(runs[0].info.run_id, status="RUNNING")
             self.abandon("interrupted: the driver ended before the trial did")
         else:
-            own = {KIND: "experiment", EXPERIMENT: experiment}
-            self._parent = self._client.create_run(id_, tags=own, run_name=experiment)
-        shown = {name: tags.get(key, "") for key, name in SHOWN.items()}
-        self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in {**tags, **shown}.items()])
+            identity = {KIND: "experiment", EXPERIMENT: experiment}
+            self._parent = self._client.create_run(id_, tags=identity, run_name=experiment)
+        display = {name: tags.get(key, "") for key, name in SHOWN.items()}
+        self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in {**tags, **display}.items()])
         self._upload(self._parent.info.run_id, files)
 
     def begin(self, job: Job) -> str:
-        """A new child run for a trial, with its configuration; its run id."""
+        """Creates a child run for a trial, with its configuration; returns the run id."""
         assert self._parent is not None, "open() comes first"
         trial = job.trial
         tags = {
@@ -149,26 +153,26 @@ class Ledger:
         return id_
 
     def epoch(self, run: str, entry: Mapping[str, float]) -> None:
-        """The metrics of one evaluation, in one batch; ``entry["epoch"]`` is their step."""
+        """Writes the metrics of one evaluation in one request; ``entry["epoch"]`` is their step."""
         self._metrics(run, entry, int(entry["epoch"]))
 
     def finish(
         self, run: str, runtime: Mapping[str, float], environment: Mapping[str, str],
         history: Sequence[Mapping[str, float]], frames: Mapping[str, pd.DataFrame],
     ) -> None:  # fmt: skip
-        """Marks a trial as finished, after everything that belongs to it has been written."""
+        """Writes the results of a trial, then marks it as finished."""
         self._metrics(run, runtime, int(history[-1]["epoch"]))
         self._client.log_batch(run, tags=[RunTag(f"env.{key}", value) for key, value in environment.items()])
         self._upload(run, {History.FILE: History(list(map(dict, history))).to_bytes(), **_parquet(frames)})
         self._client.set_terminated(run, "FINISHED")
 
     def attach(self, run: str, frames: Mapping[str, pd.DataFrame]) -> None:
-        """More tables, by file name, for a trial that is finished already."""
+        """Adds tables, by file name, to a finished trial."""
         if frames:
             self._upload(run, _parquet(frames))
 
     def fail(self, run: str, error: str) -> None:
-        """Marks a trial as failed, with its error (the whole text as an artifact)."""
+        """Marks a trial as failed; the full error becomes an artifact, its last line a tag."""
         self._upload(run, {"error.txt": error.encode()})
         self._end(run, "FAILED", error)
 
@@ -177,9 +181,9 @@ class Ledger:
         self._end(run, "KILLED", why)
 
     def abandon(self, why: str) -> None:
-        """Marks every trial of the experiment that still runs as interrupted.
+        """Marks every running trial of the experiment as interrupted.
 
-        Asks the ledger, not the caller: an interrupt may have come between a run's creation and its being known.
+        The ledger is searched because an interrupt may come before the caller has the id of a new run.
         """
         assert self._parent is not None, "open() comes first"
         condition = f"tags.`{KIND}` = 'trial' and attributes.status = 'RUNNING'"
@@ -187,17 +191,30 @@ class Ledger:
             self._end(run.info.run_id, "KILLED", why)
 
     def before(self, metric: str) -> float:
-        """A metric of the parent run as earlier runs of the experiment left it, 0 if there were none."""
+        """The value of a parent run's metric before this run, 0 without one."""
         assert self._parent is not None, "open() comes first"
         return float(self._parent.data.metrics.get(metric, 0.0))
 
     def close(self, status: str, metrics: Mapping[str, float]) -> None:
-        """Ends the parent run."""
+        """Writes the last metrics of the parent run and ends it."""
         assert self._parent is not None, "open() comes first"
         self._metrics(self._parent.info.run_id, metrics, 0)
         self._client.set_terminated(self._parent.info.run_id, status)
 
+    def add_views(self) -> dict[str, str]:
+        """Adds the table and the chart to every experiment that lacks them; experiment name -> MLflow experiment id."""
+        experiments = {name: entry.experiment for name, entry in self.parents().items()}
+        for id_ in experiments.values():
+            self._add_views(id_)
+        return experiments
+
     # -- the client ----------------------------------------------------------------------------------------------
+
+    def _add_views(self, experiment: str) -> None:
+        tags = self._client.get_experiment(experiment).tags
+        for key, value in shared_views().items():
+            if tags.get(key) != value:
+                self._client.set_experiment_tag(experiment, key, value)
 
     def _end(self, run: str, status: str, error: str) -> None:
         last = error.strip().splitlines()[-1] if error.strip() else ""
@@ -235,11 +252,6 @@ def _parquet(frames: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
     return {name: to_parquet(frame) for name, frame in frames.items()}
 
 
-def _hidden(text: str) -> str:
-    """A text without the passwords of the URIs in it."""
-    return re.sub(r"(://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
-
-
 def _entry(run: Run) -> Entry:
     return Entry(
         run.info.run_id, run.info.status, run.info.start_time or 0, dict(run.data.tags), dict(run.data.metrics),
@@ -248,7 +260,7 @@ def _entry(run: Run) -> Entry:
 
 
 def _key(name: str) -> str:
-    """A name that MLflow takes for a parameter: what stands in it may come from the user's labels."""
+    """A parameter name that MLflow accepts; names may contain a user's labels, and so any character."""
     return re.sub(r"[^\w.\- /]", "_", name)[:250]
 
 

@@ -1,4 +1,4 @@
-"""Where results come from: command, commit, versions, machine."""
+"""The provenance of results: command, commit, versions, machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("ray", "torch", "transformers", "datasets", "mlflow", "pandas", "num
 
 
 def provenance(description: str, command: str) -> dict[str, str]:
-    """What a reader needs to repeat a run, as tags of its parent.
+    """What is needed to repeat a run, as tags of its parent run.
 
     Args:
         description: of the experiment.
@@ -34,12 +34,12 @@ def provenance(description: str, command: str) -> dict[str, str]:
 
 
 def _commit() -> tuple[str, bool]:
-    """The commit of this code and whether it has uncommitted changes; ("", False) outside a checkout."""
+    """The commit of this code, and whether there are uncommitted changes; ("", False) outside a git checkout."""
     folder = Path(__file__).parent
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        process = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+        return process.stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)

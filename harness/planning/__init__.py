@@ -1,1 +1,1 @@
-"""From an experiment to its trials: pure, without data, torch, Ray or MLflow."""
+"""Planning: from an experiment to its trials, without torch, Ray or MLflow."""

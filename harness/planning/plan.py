@@ -1,4 +1,4 @@
-"""From an experiment to its jobs: loads the benchmarks, resolves methods, expands. No torch, Ray or MLflow."""
+"""From an experiment to its jobs: loads benchmarks, resolves methods, expands the grid. No torch, Ray or MLflow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Plan:
         experiment: as configured.
         benchmarks: name -> its specification, limits applied.
         splits: name -> split -> rows.
-        jobs: what has to be done, checkers first.
+        jobs: all trials, checkers first.
     """
 
     experiment: Experiment
@@ -45,27 +45,27 @@ class Plan:
 
 
 def make(experiment: Experiment, cache: Path | None) -> Plan:
-    """Loads what the experiment names and expands it.
+    """Loads the benchmarks of an experiment and expands it into jobs.
 
     Args:
-        experiment: what to compare.
-        cache: a folder where cleaned, partitioned benchmarks are kept.
+        experiment: its configuration.
+        cache: folder for cleaned, partitioned benchmarks; None for no cache.
 
     Raises:
-        UserError: an unknown name, a split that is missing, data that does not pass its checks.
+        UserError: an unknown name, a missing split, or data that fails its checks.
     """
     _check_methods(experiment, {})  # before the data is read, so that a misspelled method is reported at once
     identity = encoders.identity(experiment.encoder)
     specs, splits = {}, {}
-    wanted = {name for row in experiment.grid for name in SOURCES[row.source].splits}
-    wanted |= {"real_small", "validation", "test"}
+    names = {name for row in experiment.grid for name in SOURCES[row.source].splits}
+    names |= {"real_small", "validation", "test"}
     for entry in experiment.benchmarks:
         spec = benchmarks.resolve(entry)
         spec = spec.model_copy(update={"limits": {**spec.limits, **experiment.rows}})
         if spec.name in specs:
-            raise UserError(f"the benchmark {spec.name!r} is named twice")
+            raise UserError(f"benchmarks: {spec.name!r} is listed twice; list each benchmark once")
         specs[spec.name] = spec
-        splits[spec.name] = benchmarks.load(spec, sorted(wanted & set(spec.splits)), cache)
+        splits[spec.name] = benchmarks.load(spec, sorted(names & set(spec.splits)), cache)
     tasks = {
         name: Task(
             name=name, labels=specs[name].labels, digests={s: rows.digest for s, rows in parts.items()},
@@ -85,33 +85,33 @@ def resolve(choice: MethodChoice) -> MethodInfo:
         UserError: an unknown method or setting.
     """
     kind = methods.get(choice.name)
-    given = parse(kind.settings_type(), choice.settings, f"method {choice.name}")
-    chosen, full = given.model_dump(mode="json"), kind.resolve(given).model_dump(mode="json")
+    settings = parse(kind.settings_type(), choice.settings, f"method {choice.name}")
+    partial, full = settings.model_dump(mode="json"), kind.resolve(settings).model_dump(mode="json")
     defaults = kind.settings_type().model_construct().model_dump(mode="json", warnings=False)
-    named = {key: value if value == defaults.get(key) else full[key] for key, value in chosen.items()}
+    naming = {key: value if value == defaults.get(key) else full[key] for key, value in partial.items()}
     return MethodInfo(
-        choice=MethodChoice(name=choice.name, settings=full), needs=kind.needs_with(given), trains=kind.trains,
-        label=label(MethodChoice(name=choice.name, settings=named), defaults, kind.hidden_settings),
+        choice=MethodChoice(name=choice.name, settings=full), needs=kind.needs_with(settings), trains=kind.trains,
+        label=label(MethodChoice(name=choice.name, settings=naming), defaults, kind.hidden_settings),
     )  # fmt: skip
 
 
 def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:
-    """The jobs that have to run: those not finished, and checkers whose scores a job to be run lacks."""
-    needed: set[str] = set()
-    scored: dict[str, bool] = {}
-    for job in reversed(plan.jobs):  # those that need checkers come last
-        if job.trial.id not in finished or job.trial.id in needed:
-            needed.add(job.trial.id)
+    """The jobs to run: those that are not finished, and finished checkers whose scores another job to run lacks."""
+    ids: set[str] = set()
+    scores: dict[str, bool] = {}  # checker -> are all its scores in the store?
+    for job in reversed(plan.jobs):  # checkers come first in the list
+        if job.trial.id not in finished or job.trial.id in ids:
+            ids.add(job.trial.id)
             for checker in job.trial.checkers:
-                if checker not in scored:
-                    scored[checker] = scores_exist(checker, plan.trials[checker].scores.values(), store)
-                if not scored[checker]:
-                    needed.add(checker)
-    return [job for job in plan.jobs if job.trial.id in needed]
+                if checker not in scores:
+                    scores[checker] = scores_exist(checker, plan.trials[checker].scores.values(), store)
+                if not scores[checker]:
+                    ids.add(checker)
+    return [job for job in plan.jobs if job.trial.id in ids]
 
 
 def _check_methods(experiment: Experiment, splits: Mapping[str, Mapping[str, Split]]) -> None:
-    """Every method accepts how it would be trained; with ``splits``, on how many rows."""
+    """Raises if a method rejects its training settings or, with ``splits``, the number of rows."""
     for _, variant in experiment.variants():
         for row in variant.grid:
             stages = stages_of(SOURCES[row.source], variant)

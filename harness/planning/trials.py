@@ -1,4 +1,4 @@
-"""An experiment as trials: what has to run, which checkers it needs, each once. Pure: no data, no torch, no Ray."""
+"""An experiment as trials and the checkers that they need, each once. Pure: no data, torch or Ray."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RECIPE = 2
 
 
 class Task(FrozenModel):
-    """A benchmark as a trial sees it: by content, not by where it came from."""
+    """A benchmark as part of a trial: identified by the content of its rows, not by their origin."""
 
     name: str
     labels: tuple[str, ...]
     digests: dict[str, str]
     """split -> digest of its rows, for the splits that the trial uses."""
     prompt: TaskPrompt | None = None
-    """Only for a language model's trial: elsewhere another description does not make another trial."""
+    """Set only for methods that query a language model, so that it is not part of the ids of other trials."""
 
     @model_serializer(mode="wrap")
     def _without_missing_prompt(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Trial(FrozenModel):
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits of the hash of everything above, and so of its checkers and all that made them."""
+        """First 16 hex digits of the hash of all fields but ``encoder``, and so of its checkers too."""
         return hashlib.sha256(self.model_dump_json(exclude={"encoder"}).encode()).hexdigest()[:16]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Trial:
@@ -84,36 +84,36 @@ class Trial(FrozenModel):
 
     @property
     def training(self) -> Training:
-        """The settings of the first stage; stages differ in nothing but their length."""
+        """The settings of the first stage; stages differ only in their length."""
         return self.stages[0].training
 
     @property
     def evaluations(self) -> int:
-        """How often the model is evaluated, over all stages."""
+        """Number of evaluations over all stages."""
         return sum(stage.training.evaluations for stage in self.stages)
 
     @property
     def checkers(self) -> tuple[str, ...]:
-        """The trials that must be done before this one."""
+        """The ids of the trials that must finish before this one."""
         return tuple(dict.fromkeys(c for c in (self.quality, self.diversity) if c))
 
 
 class Job(FrozenModel):
-    """A trial, and how it relates to others."""
+    """A trial and its role in an experiment."""
 
     trial: Trial
     label: str
-    """The method with the settings that are not its defaults, e.g. ``focal(gamma=1)``."""
+    """The method with its settings that differ from the defaults, e.g. ``focal(gamma=1)``."""
     variants: tuple[str, ...] = ()
     """The combinations of swept settings it belongs to, e.g. ``learning_rate=2e-5``; a trial may serve several."""
     requested: bool = True
-    """Whether the experiment asks for it; otherwise it is only a checker of another trial."""
+    """True if the grid contains it; False if it is only a checker of another trial."""
     scores: dict[str, dict[str, str]] = {}
-    """What it scores as a checker, once trained: joined names of splits -> split -> digest."""
+    """The rows that it scores as a checker: joined names of splits -> split -> digest."""
 
 
 class MethodInfo(FrozenModel):
-    """A method as planning sees it."""
+    """What planning needs to know of a method."""
 
     choice: MethodChoice
     needs: frozenset[str]
@@ -121,7 +121,7 @@ class MethodInfo(FrozenModel):
     trains: bool = True
 
 
-#: Resolves the settings of a method and says what it needs; raises ``UserError``.
+#: Resolves the settings and the needs of a method; raises ``UserError``.
 Resolve = Callable[[MethodChoice], MethodInfo]
 
 
@@ -182,7 +182,7 @@ class _Planner:
         self._stages: dict[str, tuple[TrialStage, ...]] = {}
 
     def add(self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, requested: bool) -> str:
-        """Adds a trial and its checkers; the trial's id."""
+        """Adds a trial and its checkers; returns the trial's id."""
         uses_real = bool({"quality", "real"} & info.needs) or "real_small" in source.splits
         used = fraction if uses_real else None
         key = (task.name, source.name, info.label, seed, used)
@@ -247,7 +247,7 @@ def _source_of(splits: tuple[str, ...]) -> str:
 
 
 def describe(job: Job) -> str:
-    """A job in one line for people."""
+    """A job in one line, for messages."""
     trial = job.trial
     parts = [trial.task.name, trial.source, job.label, f"seed {trial.seed}"]
     if trial.fraction is not None and trial.fraction != 1.0:
@@ -260,7 +260,7 @@ def label(choice: MethodChoice, defaults: Mapping[str, Any], details: Collection
     """A method's display name: its name and the settings that differ from the defaults.
 
     Args:
-        choice: the method and all its settings, as the user gave them.
+        choice: the method and its settings.
         defaults: its defaults.
         details: settings that are no part of its name; a group of settings appears as a short hash.
     """
@@ -278,11 +278,11 @@ def _hash(value: Any) -> str:
 
 
 def _check_labels(methods: list[tuple[str, list[MethodInfo]]]) -> None:
-    """Two methods of a source with the same name in tables must be the same method."""
-    known: dict[tuple[str, str], MethodChoice] = {}
+    """Raises if two different methods of a source would have the same label."""
+    choices: dict[tuple[str, str], MethodChoice] = {}
     for source, infos in methods:
         for info in infos:
-            if known.setdefault((source, info.label), info.choice) != info.choice:
+            if choices.setdefault((source, info.label), info.choice) != info.choice:
                 raise UserError(
                     f"grid: two methods on {source} would both be called {info.label!r} in tables; they differ only in "
                     "settings that are no part of the name. Put them into two experiments."
@@ -292,18 +292,18 @@ def _check_labels(methods: list[tuple[str, list[MethodInfo]]]) -> None:
 def _check_source(task: Task, source: Source) -> None:
     missing = [name for name in source.splits if name not in task.digests]
     if missing:
-        have = sorted(set(task.digests) - {"validation", "test"})
+        splits = sorted(set(task.digests) - {"validation", "test"})
         raise UserError(
             f"benchmark {task.name!r} has no split {missing[0]!r}, which the source {source.name!r} needs; "
-            f"it has {have}"
+            f"it has {splits}"
         )
 
 
 def _ordered(jobs: list[Job]) -> list[Job]:
-    """Seed after seed, so that a run stopped early has whole seeds; in each, checkers first, the most awaited first."""
-    waiting = {job.trial.id: 0 for job in jobs}
+    """Jobs by seed, so that an interrupted run has complete seeds; within a seed, by number of dependents."""
+    dependents = {job.trial.id: 0 for job in jobs}
     for job in jobs:
         for checker in job.trial.checkers:
-            waiting[checker] += 1
+            dependents[checker] += 1
     seeds = {seed: i for i, seed in enumerate(dict.fromkeys(job.trial.seed for job in jobs))}
-    return sorted(jobs, key=lambda job: (seeds[job.trial.seed], bool(job.trial.checkers), -waiting[job.trial.id]))
+    return sorted(jobs, key=lambda job: (seeds[job.trial.seed], bool(job.trial.checkers), -dependents[job.trial.id]))

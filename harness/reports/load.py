@@ -21,9 +21,9 @@ from harness.ledger.artifacts import (
     from_parquet,
 )
 from harness.ledger.entries import Entry, Reader
-from harness.ledger.legacy import recover_plan, upgrade_experiment, upgrade_weights
+from harness.ledger.legacy import upgrade_experiment, upgrade_weights
 from harness.reports.results import Results
-from harness.reports.state import find_parent, state_key
+from harness.reports.state import find_parent, read_plan, state_key
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "interrupted"}
 IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "variant")
@@ -39,9 +39,7 @@ def load(name: str, reader: Reader) -> Results:
         UserError: the ledger has no run of the experiment.
     """
     parent, entries = find_parent(name, reader), reader.trials()
-    content = reader.artifact(parent, PlanRecord.FILE)
-    plan = PlanRecord.from_bytes(content) if content else recover_plan(name, parent, entries, reader)
-    return _Loader(plan, entries, reader).results(parent)
+    return _Loader(read_plan(name, parent, entries, reader), entries, reader).results(parent)
 
 
 class _Loader:
@@ -163,7 +161,7 @@ class _Loader:
             "wall_seconds": parent.metrics.get("wall_seconds"),
             "epoch_rule": self.rule,
             "experiment": self._experiment(experiment),
-            "key": state_key(parent, self.entries),
+            "key": state_key(parent, self.plan, self.entries),
         }
 
     def _experiment(self, content: bytes) -> str:

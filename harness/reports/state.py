@@ -8,7 +8,9 @@ from pathlib import Path
 
 from harness import __version__
 from harness.errors import UserError, unknown
+from harness.ledger.artifacts import PlanRecord
 from harness.ledger.entries import Entry, Reader
+from harness.ledger.legacy import recover_plan
 from harness.store import digest
 
 
@@ -27,10 +29,21 @@ def find_parent(name: str, reader: Reader) -> Entry:
     return parents[name]
 
 
-def state_key(parent: Entry, entries: Mapping[str, Entry]) -> str:
-    """Hash of all inputs of a report: the parent run and, for every trial, the run that is used and its status."""
-    runs = sorted((id_, entry.run, entry.status, len(entry.metrics)) for id_, entry in entries.items())
-    return digest(__version__, dict(parent.tags), dict(parent.metrics), runs)[:32]
+def read_plan(name: str, parent: Entry, entries: Mapping[str, Entry], reader: Reader) -> PlanRecord:
+    """The plan of an experiment, by its parent run and all trials of the ledger."""
+    content = reader.artifact(parent, PlanRecord.FILE)
+    return PlanRecord.from_bytes(content) if content else recover_plan(name, parent, entries, reader)
+
+
+def state_key(parent: Entry, plan: PlanRecord, entries: Mapping[str, Entry]) -> str:
+    """Hash of all inputs of a report: the parent run, the plan, and the run of every planned trial with its status.
+
+    Trials of other experiments in the same ledger do not count. The checkers of planned trials do.
+    """
+    checkers = {id_ for trial in plan.trials for id_ in (trial.quality_checker, trial.diversity_checker) if id_}
+    ids = sorted(({trial.trial for trial in plan.trials} | checkers) & entries.keys())
+    runs = [(id_, entries[id_].run, entries[id_].status, len(entries[id_].metrics)) for id_ in ids]
+    return digest(__version__, dict(parent.tags), dict(parent.metrics), plan.to_bytes().decode(), runs)[:32]
 
 
 def report_key(folder: Path) -> str | None:

@@ -7,13 +7,18 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli import app, views
+from harness.driver import Summary
+from harness.ledger.entries import Entry
 from harness.ledger.mlflow_ledger import Ledger
+from harness.paths import Paths
 from tests.commands import Home, end, family, gone, wait_for_server
 
 COMMANDS = [[], ["run"], ["plan"], ["report"], ["ui"], ["show"], ["list"], ["list", "methods"], ["list", "benchmarks"]]
@@ -92,9 +97,9 @@ def test_a_file_that_is_not_there(invoke: Callable[..., str]) -> None:
 
 
 def test_a_mistake_through_the_console_has_no_traceback_either(home: Home) -> None:
-    done = home("run", "no/such.yaml")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.strip().splitlines()) == 1
+    process = home("run", "no/such.yaml")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert len(process.stderr.strip().splitlines()) == 1
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------
@@ -110,7 +115,7 @@ def test_a_plan_shows_rows_checkers_and_an_estimate(
     assert re.search(r"tiny .*generated .*imp .*2 .*0 .*2", text)
     assert re.search(r"real_small .*ce \(checker only\)", text)
     assert "Checkers: 4 trials are checkers of 4 others, 4 of them only as checkers." in text
-    assert "To run: 8 of 8 trials. No finished trial tells how long that takes; `--estimate`" in text
+    assert "To run: 8 of 8 trials. No time estimate: no finished trial gives a rate; `--estimate`" in text
     assert "To run: 8 of 8 trials. About" in invoke("plan", "--estimate", experiment_file(grid=rows, seeds=[0, 1]))
     assert Ledger(f"sqlite:///{home.folder / 'home' / 'mlflow.db'}", home.folder / "home").trials() == {}
 
@@ -146,10 +151,48 @@ def test_ui_refuses_without_a_ledger(invoke: Callable[..., str], home: Home) -> 
     assert not (home.folder / "home" / "mlflow.db").exists()
 
 
-def test_ui_names_a_server_that_is_there_already(invoke: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    monkeypatch.setattr(Home, "environment", lambda self: {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
-    assert "http://127.0.0.1:1" in invoke("ui")
+def test_ui_names_the_pages_of_a_server(invoke: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "__init__", lambda self, uri, home: None)
+    monkeypatch.setattr(Ledger, "add_views", lambda self: {"toys": "7"})
+    output = invoke("ui", "--tracking-uri", "http://me:secret@127.0.0.1:1")
+    assert "server already: http://me:***@127.0.0.1:1\n" in output
+    assert "trials of toys: http://127.0.0.1:1/#/experiments/7/runs?viewStateShareKey=harness-table" in output
+    assert "chart of toys: http://127.0.0.1:1/#/experiments/7/runs?viewStateShareKey=harness-chart" in output
+
+
+def test_the_last_line_of_a_run_names_the_server_that_has_the_ledger(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = Entry("run", "FINISHED", 0, {"harness.experiment": "toys"}, experiment="7")
+    monkeypatch.setattr(
+        views, "open_reader", lambda uri, home: SimpleNamespace(uri=uri, parents=lambda: {"toys": entry})
+    )
+    pages = views.mlflow_address("toys", Paths.at(tmp_path, None, "https://me:secret@mlflow.example/sub/"))
+    views.farewell(Summary(2, 1, {}), tmp_path / "report.html", True, pages, Console(width=200))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "MLflow: https://mlflow.example/sub/#/experiments/7/runs?viewStateShareKey=harness-table" in last
+    assert "harness ui" not in last
+    assert "secret" not in last
+
+
+@pytest.mark.parametrize(
+    ("home", "uri", "expected"),
+    [
+        (app.HOME, None, "harness ui"),
+        (Path("other home"), None, "harness ui --home 'other home'"),
+        (app.HOME, "postgresql://me:secret@db/x", "harness ui --tracking-uri 'postgresql://me:***@db/x'"),
+    ],
+)
+def test_the_last_line_of_a_run_names_the_command_that_opens_a_ledger_without_a_server(
+    home: Path, uri: str | None, expected: str
+) -> None:
+    assert views.mlflow_address("toys", Paths.at(home, None, uri or "sqlite:////x/mlflow.db")) is None
+    assert app._ui_command(home, uri) == expected
+
+
+def test_the_recorded_command_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "run", "toys.yaml", "--tracking-uri", "https://me:secret@host"])
+    assert app._command() == "harness run toys.yaml --tracking-uri https://me:***@host"
 
 
 def test_ui_listens_on_this_machine_only(home: Home) -> None:

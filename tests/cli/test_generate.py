@@ -58,8 +58,8 @@ def test_it_writes(command: Callable[..., str], serve: Serve, tmp_path: Path) ->
         "limits": {"price_in": 1, "price_out": 2}, "descriptions": {"negative": "a complaint"},
     }  # fmt: skip
     assert "calls" in command("--dry-run", **settings)
-    shown = command("--show-prompts", **settings)
-    assert any("rows" in content for content in json_objects(shown))
+    output = command("--show-prompts", **settings)
+    assert any("rows" in content for content in json_objects(output))
     assert not fake.bodies
     assert "12 rows" in command(**settings)
     assert len(records(tmp_path / "out.jsonl")) == 12

@@ -16,28 +16,28 @@ from harness.training.trial_result import TrialResult, load_result
 
 
 class Listener:
-    """Writes down what it hears of jobs."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, str]] = []
+        self.events: list[tuple[str, str]] = []
         self.errors: dict[str, str] = {}
         self.entries: dict[str, list[dict[str, float]]] = {}
 
     def started(self, job: Job) -> None:
-        self.heard.append(("started", job.trial.id))
+        self.events.append(("started", job.trial.id))
 
     def evaluated(self, job: Job, entry: Mapping[str, float]) -> None:
         self.entries.setdefault(job.trial.id, []).append(dict(entry))
 
     def finished(self, job: Job) -> None:
-        self.heard.append(("finished", job.trial.id))
+        self.events.append(("finished", job.trial.id))
 
     def failed(self, job: Job, error: str) -> None:
-        self.heard.append(("failed", job.trial.id))
+        self.events.append(("failed", job.trial.id))
         self.errors[job.trial.id] = error
 
     def died(self, job: Job) -> None:
-        self.heard.append(("died", job.trial.id))
+        self.events.append(("died", job.trial.id))
 
 
 def jobs_of(file: Path, store: Store, *overrides: str) -> list[Job]:

@@ -32,8 +32,8 @@ ALONE = job("focal")
 
 
 def suggested(queue: DependencySearcher, name: str) -> Job | object | None:
-    given = queue.suggest(name)
-    return Job.model_validate_json(given["job"]) if isinstance(given, dict) else given
+    config = queue.suggest(name)
+    return Job.model_validate_json(config["job"]) if isinstance(config, dict) else config
 
 
 def test_a_job_is_released_as_soon_as_its_own_checkers_are_done() -> None:

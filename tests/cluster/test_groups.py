@@ -33,7 +33,7 @@ META = [
     {"name": "hu", "warm_up": 1, "lookahead": "sgd", "step_size": 0.1},
     {"name": "sungen", "rounds": 2, "inner_epochs": 1, "outer": "real", "step_size": 0.01},
 ]
-NORMALISED = {"name": "focal", "normalize": True}
+NORMALIZED = {"name": "focal", "normalize": True}
 
 
 def in_group(rank: int, size: int, rendezvous: str, jobs: list[str], store: str) -> None:
@@ -73,7 +73,7 @@ def trained(
 ) -> tuple[dict[str, tuple[list[Job], list[Job]]], Store]:
     """Every setting on one process and on two."""
     folder = tmp_path_factory.mktemp("groups")
-    store, file = Store(str(folder / "store")), experiment_file(**grid(["ce", NORMALISED]))
+    store, file = Store(str(folder / "store")), experiment_file(**grid(["ce", NORMALIZED]))
     meta = experiment_file(**grid(META))
     jobs = {
         name: (jobs_of(file, store, *settings), jobs_of(file, store, *settings, "resources.workers=2"))
@@ -97,7 +97,7 @@ def test_two_workers_give_the_numbers_of_one(
         assert_close(one, two, store)
 
 
-def test_normalised_weights_matter_here(trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store]) -> None:
+def test_normalized_weights_matter_here(trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store]) -> None:
     jobs, store = trained
     plain, normalized = (result_of(job, store).history[-1]["train_loss"] for job in jobs["plain"][0])
     assert abs(plain - normalized) > 0.01

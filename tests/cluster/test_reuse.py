@@ -70,7 +70,7 @@ def test_reused_processes_give_the_bits_of_fresh_ones(
     others.sort(key=lambda job: (bool(job.trial.checkers), -job.trial.seed))
     tune.run(others, Resources(concurrent=concurrent), store, cluster, watcher, tmp_path)
     assert watcher.errors == {}
-    assert [what for what, _ in watcher.heard].count("finished") == len(others)
+    assert [what for what, _ in watcher.events].count("finished") == len(others)
     assert len(watcher.processes) == concurrent, "the actors were not reused"
     assert_same_bits(jobs, expected, store)
 
@@ -82,6 +82,6 @@ def test_every_evaluation_reaches_the_driver(
     jobs = jobs_of(experiment_file(seeds=[3], grid=[{"source": "generated", "methods": ["ce"]}]), store)
     tune.run(jobs, Resources(), store, cluster, listener, tmp_path / "scratch")
     (job,) = jobs
-    assert listener.heard == [("started", job.trial.id), ("finished", job.trial.id)]
+    assert listener.events == [("started", job.trial.id), ("finished", job.trial.id)]
     assert listener.entries[job.trial.id] == result_of(job, store).history
     assert list((tmp_path / "scratch").iterdir()) == [], "Ray's own files are gone"

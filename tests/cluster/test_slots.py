@@ -44,7 +44,7 @@ class FakeRay:
     """Two nodes; the second has its own disk."""
 
     def __init__(self, folders: dict[str, bool]) -> None:
-        self.folders, self.asked = folders, []
+        self.folders, self.calls = folders, []
         strategy = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft))
         self.util = SimpleNamespace(scheduling_strategies=strategy)
 
@@ -59,7 +59,7 @@ class FakeRay:
             assert not soft, "a soft affinity could ask another node"
 
             def ask(path: str) -> bool:
-                self.asked.append((node, Path(path).exists()))
+                self.calls.append((node, Path(path).exists()))
                 return self.folders[node]
 
             return SimpleNamespace(remote=ask)
@@ -75,7 +75,7 @@ def test_a_store_that_a_node_does_not_see_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tune, "ray", fake)
     with pytest.raises(UserError, match=r"not visible on node 10\.0\.0\.2.*--store s3://"):
         check_store(Store(str(tmp_path / "store")), Cluster("auto", 4, 0, 2))
-    assert fake.asked == [("1", True), ("2", True)], "the dead node is not asked; the token existed here"
+    assert fake.calls == [("1", True), ("2", True)], "the dead node is not asked; the token existed here"
     assert list((tmp_path / "store").iterdir()) == [], "the token is gone"
 
 
@@ -83,7 +83,7 @@ def test_a_store_that_all_nodes_see_is_accepted(tmp_path: Path, monkeypatch: pyt
     fake = FakeRay({"1": True, "2": True})
     monkeypatch.setattr(tune, "ray", fake)
     check_store(Store(str(tmp_path / "store")), Cluster("auto", 4, 0, 2))
-    assert len(fake.asked) == 2
+    assert len(fake.calls) == 2
     assert list((tmp_path / "store").iterdir()) == []
 
 
@@ -92,9 +92,9 @@ def test_one_node_or_an_object_store_is_not_asked(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tune, "ray", fake)
     check_store(Store(str(tmp_path / "store")), Cluster(None, 4, 0, 1))
     check_store(Store("memory://bucket"), Cluster("auto", 4, 0, 2))
-    assert fake.asked == []
+    assert fake.calls == []
 
 
-def test_an_address_where_nobody_answers_is_the_users_mistake(tmp_path: Path) -> None:
+def test_an_address_without_a_cluster_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no Ray cluster at 'nowhere'"):
         connect("nowhere", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -63,9 +64,9 @@ def uri(empty: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def ledger(uri: str, tmp_path: Path) -> Ledger:
     """An open one."""
-    found = Ledger(uri, tmp_path / "home")
-    found.open("toys", {"command": "harness run toys.yaml"}, {"experiment.yaml": b"name: toys\n"})
-    return found
+    opened = Ledger(uri, tmp_path / "home")
+    opened.open("toys", {"command": "harness run toys.yaml"}, {"experiment.yaml": b"name: toys\n"})
+    return opened
 
 
 def test_a_new_ledger_is_empty_and_hidden_from_version_control(uri: str, tmp_path: Path) -> None:
@@ -180,6 +181,35 @@ def test_the_pages_of_mlflow_find_description_command_and_commit(ledger: Ledger,
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
+def test_an_experiment_has_a_table_and_a_chart_on_the_pages_of_mlflow(ledger: Ledger, uri: str) -> None:
+    tags = MlflowClient(uri).get_experiment_by_name("toys").tags
+    table, chart = (json.loads(tags[f"mlflow.sharedViewState.{key}"]) for key in ("harness-table", "harness-chart"))
+    ledger.begin(job())
+    entry = ledger.trials()[job().trial.id]
+    columns = [name.removeprefix("tags.")[1:-1] for name in table["selectedColumns"] if name.startswith("tags.")]
+    assert columns == ["label", "source", "benchmark", "seed", "fraction"]
+    assert set(columns) <= set(entry.tags), "columns without values would be empty"
+    assert [card["selectedMetrics"] for card in chart["compareRunCharts"]] == [["test_accuracy"], ["test_f1"]]
+    params = MlflowClient(uri).get_run(entry.run).data.params
+    assert all(set(card["selectedParams"]) <= set(params) for card in chart["compareRunCharts"])
+    assert {card["metricSectionId"] for card in chart["compareRunCharts"]} <= {
+        section["uuid"] for section in chart["compareRunSections"]
+    }
+
+
+def test_the_views_are_added_once_and_to_ledgers_that_lack_them(
+    ledger: Ledger, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(uri)
+    client.delete_experiment_tag("1", "mlflow.sharedViewState.harness-chart")
+    assert Ledger(uri, tmp_path / "home").add_views() == {"toys": "1"}
+    assert "mlflow.sharedViewState.harness-chart" in client.get_experiment("1").tags
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", None)
+    again = Ledger(uri, tmp_path / "home")
+    again.add_views()
+    again.open("toys", {}, {})
+
+
 def test_a_metric_of_earlier_runs_of_the_experiment_can_be_added_to(ledger: Ledger, uri: str, tmp_path: Path) -> None:
     assert ledger.before("wall_seconds") == 0.0
     ledger.close("FINISHED", {"wall_seconds": 3.0})
@@ -206,14 +236,14 @@ def test_label_names_may_stand_in_parameters(ledger: Ledger, uri: str) -> None:
 
 
 def test_opening_marks_what_a_dead_driver_left_running(ledger: Ledger, uri: str, tmp_path: Path) -> None:
-    left, done = ledger.begin(job(0)), ledger.begin(job(1))
-    finish(ledger, done)
+    interrupted, complete = ledger.begin(job(0)), ledger.begin(job(1))
+    finish(ledger, complete)
     again = Ledger(uri, tmp_path / "home")
     assert again.trials()[job(0).trial.id].status == "RUNNING", "reading changes nothing"
     again.open("toys", {}, {})
     entries = again.trials()
     assert entries[job(0).trial.id].status == "KILLED"
-    assert entries[job(0).trial.id].run == left
+    assert entries[job(0).trial.id].run == interrupted
     assert "the driver ended before the trial did" in entries[job(0).trial.id].error
     assert entries[job(1).trial.id].status == "FINISHED"
     parents = MlflowClient(uri).search_runs(["1"], "tags.`harness.kind` = 'experiment'")
@@ -273,8 +303,8 @@ def test_making_a_ledger_says_nothing(tmp_path: Path) -> None:
     )
     code += f"ledger = Ledger({uri!r}, Path({str(tmp_path)!r})); ledger.open('toys', {{}}, {{'a.txt': b'a'}}); "
     code += "print(ledger.artifact(ledger.parents()['toys'], 'a.txt'))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("b'a'\n", "")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (process.stdout, process.stderr) == ("b'a'\n", "")
 
 
 def test_an_interrupt_inside_a_query_leaves_no_traceback_on_the_console(tmp_path: Path) -> None:
@@ -294,8 +324,8 @@ with create_engine("sqlite://").connect() as connection:
     connection._safe_close_cursor(Cursor())
 print("went on")
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("went on\n", "")
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (process.stdout, process.stderr) == ("went on\n", "")
 
 
 def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_the_rows_of_plain_cross_entropy_are_the_checkers():
     assert (real.scores, plain.scores, imp.scores, dimp.scores) == (expected, expected, {}, {})
 
 
-def test_checkers_that_nobody_asked_for_are_added_once():
+def test_checkers_outside_the_grid_are_added_once():
     jobs = jobs_of([("generated", ["imp", "dimp", "imp_quality", "filter"])], seeds=[0, 1])
     assert cells(jobs) == {
         ("real_small", "ce", False): 2, ("generated", "ce", False): 2, ("generated", "imp", True): 2,
@@ -269,9 +269,9 @@ def test_missing_work(experiment_file, tmp_path):
     every = {focal, imp, real, plain}
 
     def todo(*finished):
-        found = [job.trial.id for job in missing(plan, set(finished), store)]
-        assert len(found) == len(set(found))
-        return set(found)
+        ids = [job.trial.id for job in missing(plan, set(finished), store)]
+        assert len(ids) == len(set(ids))
+        return set(ids)
 
     assert todo() == every
     assert todo(*every) == set(), "nothing is run again, whether the scores are still there or not"
