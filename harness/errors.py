@@ -1,4 +1,4 @@
-"""Errors that speak to a stranger: what was found, where, what was expected, the likely fix."""
+"""Errors shown to users: what was found, where, what was expected, how to fix it."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ def make_rows(rng: np.random.Generator, per_class: int, noise: float) -> list[tu
     for label, words in WORDS.items():
         for _ in range(per_class):
             parts = [*rng.choice(FILLERS, rng.integers(3, 12)), *rng.choice(words, 2)]
-            said = label if rng.random() >= noise else str(rng.choice(list(WORDS)))
-            rows.append((" ".join(rng.permutation(parts)), said))
+            row_label = label if rng.random() >= noise else str(rng.choice(list(WORDS)))
+            rows.append((" ".join(rng.permutation(parts)), row_label))
     return [rows[i] for i in rng.permutation(len(rows))]
 
 

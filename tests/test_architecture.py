@@ -122,15 +122,15 @@ def modules(name: str) -> list[str]:
 def loaded(start: str) -> dict[str, str]:
     """Everything that is loaded when a module is imported, with the module of ours that loads it."""
     files = {value.removesuffix(".__init__"): path for path, value in NAMES.items()}
-    waiting, found = [start], {start: ""}
+    waiting, reached = [start], {start: ""}
     while waiting:
         current = waiting.pop()
         for name in imports(files[current], module_level=True) if current in files else ():
             for module in modules(name) if top(name) == "harness" else [top(name)]:
-                if module not in found:
-                    found[module] = current
+                if module not in reached:
+                    reached[module] = current
                     waiting.append(module)
-    return found
+    return reached
 
 
 @every_file
@@ -142,8 +142,8 @@ def test_planning_and_reports_load_no_torch_ray_or_mlflow_even_through_others(pa
         "harness.ledger.entries",
         "harness.driver",
     ):
-        found = loaded(name)
-        assert not {package: found[package] for package in HEAVY if package in found}
+        reached = loaded(name)
+        assert not {package: reached[package] for package in HEAVY if package in reached}
 
 
 def test_no_module_imports_itself_through_others():
@@ -210,7 +210,7 @@ BESIDES = {
 def test_methods_know_the_contract_and_nothing_else(path):
     name = NAMES[path]
     if name.startswith("harness.methods.") and not name.endswith("__init__"):
-        ours = {found for found in imports(path) if top(found) == "harness"}
+        ours = {module for module in imports(path) if top(module) == "harness"}
         assert ours <= CONTRACT | BESIDES.get(name, set())
         if not name.endswith(".base"):
             assert len(path.read_text().splitlines()) < 110

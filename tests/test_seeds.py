@@ -17,9 +17,9 @@ def test_streams_are_pinned():
 
 @given(st.integers(0, 2**40), st.sampled_from(["order", "subset", "dropout"]), st.integers(0, 5))
 def test_seeds_fit_every_generator(seed, stream, more):
-    found = derive(seed, stream, more)
-    assert 0 <= found < 2**63
-    assert found == derive(seed, stream, more)
+    value = derive(seed, stream, more)
+    assert 0 <= value < 2**63
+    assert value == derive(seed, stream, more)
 
 
 def test_seeds_streams_and_parts_are_all_told_apart():

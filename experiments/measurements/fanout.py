@@ -71,11 +71,11 @@ class Quiet:
         """Nothing."""
 
     def died(self, job: Job) -> None:
-        """A death would spoil the measurement."""
+        """Notes a process that died: the measurement is void."""
         self.errors.append(f"{job.trial.id}: its process died")
 
     def failed(self, job: Job, error: str) -> None:
-        """A failure would spoil the measurement."""
+        """Notes a failure: the measurement is void."""
         self.errors.append(error)
 
 
@@ -171,7 +171,7 @@ def main() -> None:
     args = parser.parse_args()
 
     out = Console(highlight=False)
-    found: dict[str, list[Measured]] = {name: [] for name in PATTERNS}
+    measured: dict[str, list[Measured]] = {name: [] for name in PATTERNS}
     with tempfile.TemporaryDirectory(prefix="fanout-") as temporary:
         folder = Path(temporary)
         jobs = prepare(folder, args.trials, args.epochs)
@@ -181,34 +181,34 @@ def main() -> None:
             for repetition in range(args.repetitions):
                 for name in PATTERNS:
                     measured = measure(name, jobs, cluster, folder)
-                    found[name].append(measured)
+                    measured[name].append(measured)
                     out.print(
                         f"repetition {repetition + 1}, {name}: {measured.wall:.1f} s for {args.trials} trials",
                         style="dim",
                     )
         finally:
             fan_out.disconnect()
-    report = summarize(found, args.trials, concurrency)
+    report = summarize(measured, args.trials, concurrency)
     show(report, out)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def summarize(found: Mapping[str, list[Measured]], trials: int, concurrency: int) -> dict[str, Any]:
+def summarize(measured: Mapping[str, list[Measured]], trials: int, concurrency: int) -> dict[str, Any]:
     """Medians over the repetitions, and their ratio."""
 
     def median(name: str, field: str) -> float:
-        return statistics.median(getattr(measured, field) for measured in found[name])
+        return statistics.median(getattr(measured, field) for measured in measured[name])
 
     report: dict[str, Any] = {
-        "trials": trials, "concurrency": concurrency, "repetitions": len(found["ours"]), "cpus": os.cpu_count(),
+        "trials": trials, "concurrency": concurrency, "repetitions": len(measured["ours"]), "cpus": os.cpu_count(),
         "python": platform.python_version(), "ray": version("ray"), "torch": version("torch"),
     }  # fmt: skip
-    for name in found:
+    for name in measured:
         report[f"{name}_wall_seconds"] = median(name, "wall")
         report[f"{name}_work_seconds_per_trial"] = median(name, "work") / trials
         report[f"{name}_overhead_seconds_per_trial"] = median(name, "overhead")
-        report[f"{name}_overhead_seconds_per_trial_all"] = [measured.overhead for measured in found[name]]
+        report[f"{name}_overhead_seconds_per_trial_all"] = [measured.overhead for measured in measured[name]]
     report["fanout_overhead_ratio"] = median("ours", "overhead") / median("documented", "overhead")
     report["fanout_wall_ratio"] = median("ours", "wall") / median("documented", "wall")
     return report

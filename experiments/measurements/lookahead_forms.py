@@ -78,15 +78,15 @@ def slopes(
             losses = F.cross_entropy(forward(loop.plain, batch, "float32"), labels, reduction="none")
         bound = BatchLookahead(ahead, products, index, losses, len(rows), len(source), True)
         ones = torch.ones(len(rows), device=device)
-        said = {}
+        answers = {}
         for name in forms:
             rule, form, real = FORMS[name]
-            said[name] = bound.sensitivity(ones, rule, real, form).cpu().numpy().astype(np.float64)
-        yield rows, said
+            answers[name] = bound.sensitivity(ones, rule, real, form).cpu().numpy().astype(np.float64)
+        yield rows, answers
 
 
 def main() -> None:
-    """Trains, asks, prints, writes."""
+    """Trains, compares the forms, prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: python experiments/look_ahead_forms.py experiments/flipped_labels.yaml --json forms.json",
@@ -136,13 +136,15 @@ def main() -> None:
             PhaseTimer(workers.device),
         )  # fmt: skip
         batches = epoch_batches(inputs.tokens.lengths, training.batch_size, trial.seed, epochs)[: args.batches]
-        said = list(track(slopes(loop, ahead, batches, args.forms), f"after epoch {epochs}", total=len(batches)))
+        batch_answers = list(
+            track(slopes(loop, ahead, batches, args.forms), f"after epoch {epochs}", total=len(batches))
+        )
         table = Table("form", "AUROC", "rank correlation", "relative difference", title=f"after {epochs} epochs of CE")
         for name in args.forms:
-            area = np.mean([roc_auc_score(clean[rows], -found[name]) for rows, found in said])
+            area = np.mean([roc_auc_score(clean[rows], -answers[name]) for rows, answers in batch_answers])
             row = {"auroc": float(area)}
             if PUBLISHED in args.forms:
-                pairs = [[v - v.mean() for v in (found[name], found[PUBLISHED])] for _, found in said]
+                pairs = [[v - v.mean() for v in (answers[name], answers[PUBLISHED])] for _, answers in batch_answers]
                 row["rank_correlation"] = float(np.mean([spearmanr(a, b).statistic for a, b in pairs]))
                 row["relative_difference"] = float(
                     np.median([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs])

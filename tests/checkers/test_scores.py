@@ -16,9 +16,9 @@ TABLE = np.log(np.float32([[0.9, 0.1], [0.4, 0.6], [0.25, 0.75]]))
 def test_round_trip(tmp_path):
     store = Store(str(tmp_path))
     save_scores(Scores("t1", SOURCE.ids, TABLE), DIGESTS, store)
-    found = load_scores("t1", DIGESTS, store)
-    assert (found.checker, found.ids) == ("t1", SOURCE.ids)
-    assert found.aligned(SOURCE).tobytes() == TABLE.tobytes()
+    scores = load_scores("t1", DIGESTS, store)
+    assert (scores.checker, scores.ids) == ("t1", SOURCE.ids)
+    assert scores.aligned(SOURCE).tobytes() == TABLE.tobytes()
 
 
 def test_kept_by_checker_and_content(tmp_path):

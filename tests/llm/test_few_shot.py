@@ -123,7 +123,7 @@ def test_a_plan_with_nothing_but_a_language_model_left(experiment_file: Callable
     method = choice("http://127.0.0.1:1/v1")
     shown = Home(tmp_path)("plan", experiment_file(grid=[{"source": "real_small", "methods": [method]}], seeds=[0]))
     assert shown.returncode == 0, shown.stderr
-    assert "what is left waits for a language model" in shown.stdout
+    assert "the remaining trials query a language model" in shown.stdout
 
 
 def test_two_rows_of_one_name_are_refused(experiment_file: Callable[..., Path]) -> None:

@@ -18,14 +18,14 @@ def make_step(
     def scores(values: Any) -> torch.Tensor | None:
         if values is None:
             return None
-        found = torch.tensor(values, dtype=torch.float32)
-        return found.log() if probabilities else found
+        tensor = torch.tensor(values, dtype=torch.float32)
+        return tensor.log() if probabilities else tensor
 
-    given = torch.as_tensor(labels, dtype=torch.int64)
+    classes = torch.as_tensor(labels, dtype=torch.int64)
     return MicroBatch(
-        ids=tuple(f"generated-{i}" for i in range(len(given))),
-        rows=torch.arange(len(given)),
-        labels=given,
+        ids=tuple(f"generated-{i}" for i in range(len(classes))),
+        rows=torch.arange(len(classes)),
+        labels=classes,
         logits=torch.tensor(logits, dtype=torch.float32, requires_grad=True),
         quality=scores(quality),
         diversity=scores(diversity),

@@ -60,9 +60,9 @@ def test_error_falls_with_the_square_root_of_the_rows():
 def test_plain_cross_entropy_converges_to_the_wrong_value():
     rng = np.random.Generator(np.random.PCG64(2410))
     assert abs(E_Q - E_P) > 0.2
-    found = estimates(LOSSES, int(SIZES[-1]), 200, rng)
-    np.testing.assert_allclose(found, E_Q, atol=0.02)
-    assert np.abs(found - E_P).min() > 0.2
+    means = estimates(LOSSES, int(SIZES[-1]), 200, rng)
+    np.testing.assert_allclose(means, E_Q, atol=0.02)
+    assert np.abs(means - E_P).min() > 0.2
 
 
 def test_one_large_sample_row_by_row():

@@ -13,19 +13,19 @@ from harness.methods import SourceInfo, methods
 from tests.methods.steps import make, make_step
 
 
-class Told:
+class FixedLookahead:
     """Answers with given derivatives, and notes what it was asked."""
 
     def __init__(self, slopes, total=24):
         self.slopes, self.total = torch.tensor(slopes), total
-        self.asked = []
+        self.calls = []
 
     @property
     def size(self):
         return len(self.slopes)
 
     def sensitivity(self, weights, rule, real_rows, form="linear"):
-        self.asked.append((weights.tolist(), rule, real_rows, form))
+        self.calls.append((weights.tolist(), rule, real_rows, form))
         return self.slopes
 
     def sum(self, values):
@@ -37,73 +37,73 @@ class Told:
         return out
 
 
-def step_of(told, epoch=1):
-    rows = told.size
-    return replace(make_step(np.zeros((rows, 3)), [0] * rows), gradients=told, epoch=epoch)
+def step_of(lookahead, epoch=1):
+    rows = lookahead.size
+    return replace(make_step(np.zeros((rows, 3)), [0] * rows), gradients=lookahead, epoch=epoch)
 
 
 @pytest.mark.parametrize("name", ["hu", "ren"])
 def test_warm_up_epochs_are_plain_cross_entropy(name):
-    told, method = Told([-1.0, 2.0]), make(name, warm_up=2)
-    assert method.weights(step_of(told, epoch=1)).tolist() == [1.0, 1.0]
-    assert not told.asked
-    assert method.weights(step_of(told, epoch=2)).tolist() != [1.0, 1.0]
-    assert make(name, warm_up=0).weights(step_of(told, epoch=0)).tolist() != [1.0, 1.0]
+    lookahead, method = FixedLookahead([-1.0, 2.0]), make(name, warm_up=2)
+    assert method.weights(step_of(lookahead, epoch=1)).tolist() == [1.0, 1.0]
+    assert not lookahead.calls
+    assert method.weights(step_of(lookahead, epoch=2)).tolist() != [1.0, 1.0]
+    assert make(name, warm_up=0).weights(step_of(lookahead, epoch=0)).tolist() != [1.0, 1.0]
 
 
 def test_ren_keeps_what_lowers_the_real_loss():
-    told = Told([-2.0, 1.0, -6.0, 0.0])
+    lookahead = FixedLookahead([-2.0, 1.0, -6.0, 0.0])
     method = make("ren", lookahead="adam", real_rows=None, form="exact")
-    assert method.weights(step_of(told)).tolist() == [1.0, 0.0, 3.0, 0.0]  # 2 and 6 of 8, times four rows
-    assert told.asked == [([0.0, 0.0, 0.0, 0.0], "adam", None, "exact")]
+    assert method.weights(step_of(lookahead)).tolist() == [1.0, 0.0, 3.0, 0.0]  # 2 and 6 of 8, times four rows
+    assert lookahead.calls == [([0.0, 0.0, 0.0, 0.0], "adam", None, "exact")]
 
 
 def test_ren_gives_no_weight_at_all_where_no_row_helps():
-    assert make("ren").weights(step_of(Told([2.0, 0.0, 1.0]))).tolist() == [0.0, 0.0, 0.0]
+    assert make("ren").weights(step_of(FixedLookahead([2.0, 0.0, 1.0]))).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_hu_by_hand():
-    told, method = Told([-0.3, 0.1, 0.5]), make("hu", relative=False, decay=5, warm_up=0, real_rows=7)
+    lookahead, method = FixedLookahead([-0.3, 0.1, 0.5]), make("hu", relative=False, decay=5, warm_up=0, real_rows=7)
     # 1/5 + 0.3, 1/5 - 0.1, floor; their mean is 0.60001/3
     expected = np.array([0.5, 0.1, 1e-5])
-    np.testing.assert_allclose(method.weights(step_of(told)), expected * 3 / expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(method.weights(step_of(lookahead)), expected * 3 / expected.sum(), rtol=1e-5)
     # the second time the look ahead is at those weights, and they are a fifth of what they were
     expected = np.array([0.1 + 0.3, 0.02 - 0.1, 2e-6 - 0.5]).clip(min=1e-5)
-    np.testing.assert_allclose(method.weights(step_of(told)), expected * 3 / expected.sum(), rtol=1e-5)
-    assert told.asked[0] == ([1.0, 1.0, 1.0], "adam", 7, "linear")
-    np.testing.assert_allclose(told.asked[1][0], np.array([0.5, 0.1, 1e-5]) * 3 / 0.60001, rtol=1e-5)
+    np.testing.assert_allclose(method.weights(step_of(lookahead)), expected * 3 / expected.sum(), rtol=1e-5)
+    assert lookahead.calls[0] == ([1.0, 1.0, 1.0], "adam", 7, "linear")
+    np.testing.assert_allclose(lookahead.calls[1][0], np.array([0.5, 0.1, 1e-5]) * 3 / 0.60001, rtol=1e-5)
 
 
 def test_hu_relative_to_the_batch_does_not_depend_on_the_size_of_the_derivatives():
     small, large = ([float(v) for v in np.array([-3.0, 1.0, 2.0]) * size] for size in (1e-7, 1e3))
     options = {"relative": True, "decay": 2, "warm_up": 0, "step_size": 0.5}
-    found = [make("hu", **options).weights(step_of(Told(values))) for values in (small, large)]
-    torch.testing.assert_close(*found)
+    weights = [make("hu", **options).weights(step_of(FixedLookahead(values))) for values in (small, large)]
+    torch.testing.assert_close(*weights)
     expected = np.array([0.5 + 0.75, 0.5 - 0.25, 0.5 - 0.5]).clip(min=1e-5)  # the mean size is 2
-    np.testing.assert_allclose(found[0], expected * 3 / expected.sum(), rtol=1e-4)
-    still = make("hu", **options).weights(step_of(Told([0.0, 0.0])))
+    np.testing.assert_allclose(weights[0], expected * 3 / expected.sum(), rtol=1e-4)
+    still = make("hu", **options).weights(step_of(FixedLookahead([0.0, 0.0])))
     assert still.tolist() == [1.0, 1.0]
 
 
 def test_hu_softmax_is_of_mean_one_and_in_the_order_of_the_linear_weights():
     options = {"relative": False, "warm_up": 0, "decay": 1}
-    told = Told([-1.0, 0.0, 0.5])
-    found = make("hu", normalization="softmax", **options).weights(step_of(told))
+    lookahead = FixedLookahead([-1.0, 0.0, 0.5])
+    weights = make("hu", normalization="softmax", **options).weights(step_of(lookahead))
     expected = np.exp([2.0, 1.0, 0.5])
-    np.testing.assert_allclose(found, expected * 3 / expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(weights, expected * 3 / expected.sum(), rtol=1e-5)
 
 
 def test_hu_rows_outside_the_batch_keep_their_weights():
     method = make("hu", warm_up=0)
-    method.weights(step_of(Told([-1.0, 1.0])))
+    method.weights(step_of(FixedLookahead([-1.0, 1.0])))
     assert method._learned[2:].tolist() == [1.0] * 22
     assert method._learned[0] > method._learned[1]
 
 
 def test_hu_learns_nothing_from_a_batch_of_one_row():
-    told, method = Told([-3.0]), make("hu", warm_up=0)
-    assert method.weights(step_of(told)).tolist() == [1.0]
-    assert not told.asked
+    lookahead, method = FixedLookahead([-3.0]), make("hu", warm_up=0)
+    assert method.weights(step_of(lookahead)).tolist() == [1.0]
+    assert not lookahead.calls
 
 
 class Inner:
@@ -143,9 +143,9 @@ def test_sungen_takes_steps_of_adam_towards_rows_whose_gradients_agree_with_the_
     assert [(rows, epochs) for _, rows, epochs in inner.trained] == [([0, 1, 2, 3], 2)] * 3
     assert [(sorted(rows), outer, loss) for rows, outer, loss in inner.looked] == [([0, 1, 2, 3], None, "bounded")] * 3
     np.testing.assert_allclose(method._learned, [0.8, 0.2, 0.8, 0.2], atol=1e-5)
-    found = method.weights(make_step(np.zeros((4, 3)), [0] * 4))
-    np.testing.assert_allclose(found, [1.6, 0.4, 1.6, 0.4], atol=1e-4)
-    assert not found.requires_grad
+    weights = method.weights(make_step(np.zeros((4, 3)), [0] * 4))
+    np.testing.assert_allclose(weights, [1.6, 0.4, 1.6, 0.4], atol=1e-4)
+    assert not weights.requires_grad
 
 
 def test_sungen_weights_stay_within_0_and_1():

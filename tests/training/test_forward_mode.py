@@ -55,9 +55,9 @@ def test_same_as_a_backward_pass_for_each_example(attention, dtype, tolerance):
     batch, labels = make_batch()
     expected = one_by_one(exact, batch, labels, make_direction(exact))
     model = make_model(attention=attention, dtype=dtype)
-    found = inner_products(model, batch, labels, make_direction(model))
-    assert (found - expected).abs().max() / expected.abs().max() < tolerance
-    assert not found.requires_grad
+    products = inner_products(model, batch, labels, make_direction(model))
+    assert (products - expected).abs().max() / expected.abs().max() < tolerance
+    assert not products.requires_grad
 
 
 def test_finite_differences_along_the_direction():
@@ -66,8 +66,8 @@ def test_finite_differences_along_the_direction():
     losses = losses_at(model, batch, labels, "float32")
     step = 1e-6
     ends = [losses({n: p + sign * step * direction[n] for n, p in start.items()}) for sign in (1, -1)]
-    found = inner_products(model, batch, labels, direction)
-    torch.testing.assert_close(found, (ends[0] - ends[1]).detach() / (2 * step), rtol=1e-6, atol=1e-6)
+    products = inner_products(model, batch, labels, direction)
+    torch.testing.assert_close(products, (ends[0] - ends[1]).detach() / (2 * step), rtol=1e-6, atol=1e-6)
 
 
 def test_the_same_generator_state_gives_the_masks_of_an_ordinary_forward_pass():
@@ -83,11 +83,11 @@ def test_the_same_generator_state_gives_the_masks_of_an_ordinary_forward_pass():
         expected.append(sum((g * direction[n]).sum() for n, g in zip(parameters, gradients, strict=True)))
     after = torch.get_rng_state()
     torch.set_rng_state(state)
-    found = inner_products(model, batch, labels, direction)
-    torch.testing.assert_close(found, torch.stack(expected).detach(), rtol=1e-10, atol=1e-12)
+    products = inner_products(model, batch, labels, direction)
+    torch.testing.assert_close(products, torch.stack(expected).detach(), rtol=1e-10, atol=1e-12)
     assert torch.equal(torch.get_rng_state(), after)
     other = inner_products(model, batch, labels, direction)
-    assert not torch.allclose(other, found), "other masks, other numbers"
+    assert not torch.allclose(other, products), "other masks, other numbers"
 
 
 def test_under_bfloat16_it_is_close():

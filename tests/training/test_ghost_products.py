@@ -70,10 +70,10 @@ def test_same_as_a_backward_pass_for_each_example(attention, dtype, tolerance):
     expected = one_by_one(exact, batch, labels, make_direction(exact))
     model = make_model(attention=attention, dtype=dtype)
     losses, products = watched(model)
-    found = products.inner_products(losses, make_direction(model))
+    actual = products.inner_products(losses, make_direction(model))
     assert products.is_exact()
-    assert (found - expected).abs().max() / expected.abs().max() < tolerance
-    assert not found.requires_grad
+    assert (actual - expected).abs().max() / expected.abs().max() < tolerance
+    assert not actual.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def test_the_weighted_gradient_and_what_its_pass_leaves_for_the_products(weights
     losses, products = watched(model)
     named = dict(model.named_parameters())
     own = [torch.autograd.grad(loss, list(named.values()), retain_graph=True) for loss in losses]
-    found = products.gradient(losses, weights)
-    assert list(found) == list(named)
+    actual = products.gradient(losses, weights)
+    assert list(actual) == list(named)
     for place, name in enumerate(named):
         expected = sum(w * values[place] for w, values in zip(weights, own, strict=True))
-        torch.testing.assert_close(found[name], expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[name], expected, rtol=1e-10, atol=1e-12)
     expected = [sum((g * direction[n]).sum() for n, g in zip(named, values, strict=True)) for values in own]
     for _ in range(2):
         torch.testing.assert_close(
@@ -179,13 +179,13 @@ def test_parameters_that_are_not_trained_count_for_nothing():
 def test_under_bfloat16_it_is_close():
     model = make_model(dtype=torch.float32)
     direction = make_direction(model)
-    found = {}
+    actual = {}
     for precision in ("float32", "bfloat16"):
         losses, products = watched(model, precision)
         products.gradient(losses, torch.tensor([1.0, 0.5, 1.0, 2.0, 0.1]))
-        found[precision] = products.inner_products(losses, direction)
-    assert found["bfloat16"].dtype == torch.float32
-    assert (found["bfloat16"] - found["float32"]).abs().max() / found["float32"].abs().max() < 0.05
+        actual[precision] = products.inner_products(losses, direction)
+    assert actual["bfloat16"].dtype == torch.float32
+    assert (actual["bfloat16"] - actual["float32"]).abs().max() / actual["float32"].abs().max() < 0.05
 
 
 def test_nothing_is_left_on_the_model():

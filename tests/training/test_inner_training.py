@@ -77,7 +77,7 @@ def test_inner_products_against_a_backward_pass_for_each_row(loss, outer, scene)
     chosen = np.array([5, 0, 47, 12, 13, 30, 31, 2, 9])
     with InnerTrainingRun(model, inputs, TRAINING, 0, HERE) as inner:
         inner.train(torch.ones(48), np.arange(48), 2)
-        found = inner.inner_products(chosen, outer, loss)
+        actual = inner.inner_products(chosen, outer, loss)
         model.eval()
         rows = REAL if outer is None else outer
         v = gradient(model, inputs.source, inputs.tokens, rows, loss)
@@ -86,7 +86,7 @@ def test_inner_products_against_a_backward_pass_for_each_row(loss, outer, scene)
             own = gradient(model, inputs.source, inputs.tokens, np.array([row]), "cross_entropy")
             expected.append(sum((a * b).sum() for a, b in zip(v, own, strict=True)).item())
     expected = np.array(expected)
-    assert np.abs(found.numpy() - expected).max() / np.abs(expected).max() < 1e-5
+    assert np.abs(actual.numpy() - expected).max() / np.abs(expected).max() < 1e-5
     assert expected.min() < 0 < expected.max()
 
 

@@ -95,8 +95,8 @@ class Scene:
         return out
 
 
-def off(found, expected):
-    return float((found - expected).abs().max() / expected.abs().max())
+def off(actual, expected):
+    return float((actual - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize("ghost", [True, False])
@@ -110,16 +110,16 @@ def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, ghost,
     state = torch.get_rng_state()
     (expected,) = torch.autograd.grad(exact.real_loss(exact.stepped(weights, rule, state)), weights)
     torch.set_rng_state(state)
-    found = exact.bound().sensitivity(WEIGHTS.double(), rule, None)
+    actual = exact.bound().sensitivity(WEIGHTS.double(), rule, None)
     # our result is handed out in float32
-    assert off(found, expected) < tolerance
+    assert off(actual, expected) < tolerance
     if dtype == torch.float32:
         scene = Scene(rows, tokens, tiny_encoder, dtype)
         scene.ahead.uses_ghost_products = ghost
         scene.model.load_state_dict(exact.model.state_dict())
-        for mine, theirs in zip(scene.model.parameters(), exact.model.parameters(), strict=True):
+        for ours, theirs in zip(scene.model.parameters(), exact.model.parameters(), strict=True):
             for name in ("exp_avg", "exp_avg_sq"):
-                scene.optimizer.state[mine][name].copy_(exact.optimizer.state[theirs][name])
+                scene.optimizer.state[ours][name].copy_(exact.optimizer.state[theirs][name])
         torch.set_rng_state(state)
         assert off(scene.bound().sensitivity(WEIGHTS, rule, None), expected) < tolerance
 
@@ -131,7 +131,7 @@ def test_same_as_a_library_that_differentiates_through_the_step(rule, dtype, tol
     scene = Scene(rows, tokens, tiny_encoder, dtype, training=training)
     state, model = torch.get_rng_state(), scene.model
     weights = (WEIGHTS + 0.2).to(dtype)  # with 0 there would be coordinates without a moment, for which it puts in 1e-8
-    found = scene.bound().sensitivity(weights, rule, None)
+    actual = scene.bound().sensitivity(weights, rule, None)
     theirs = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[rule](
         [{"params": group["params"], "lr": group["lr"]} for group in scene.optimizer.param_groups]
     )
@@ -149,21 +149,21 @@ def test_same_as_a_library_that_differentiates_through_the_step(rule, dtype, tol
         batch, labels = scene.inputs(scene.real_rows)
         copy.eval()
         (expected,) = torch.autograd.grad(F.cross_entropy(copy(**batch).logits, labels), weights)
-    assert off(found, expected) < tolerance
+    assert off(actual, expected) < tolerance
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_finite_differences_of_the_whole_look_ahead(rule, rows, tokens, tiny_encoder):
     scene = Scene(rows, tokens, tiny_encoder)
     state = torch.get_rng_state()
-    found = scene.bound().sensitivity(WEIGHTS.double(), rule, None)
+    actual = scene.bound().sensitivity(WEIGHTS.double(), rule, None)
     for row in (0, 5):  # not where the weight is 0: Adam's derivative there holds within eps only
         ends = []
         for sign in (1, -1):
             moved = WEIGHTS.double()
             moved[row] += sign * 1e-4
             ends.append(scene.real_loss(scene.stepped(moved, rule, state)).item())
-        assert found[row].item() == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-4, abs=1e-9)
+        assert actual[row].item() == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-4, abs=1e-9)
 
 
 def test_the_exact_form_is_the_published_step_of_every_example(rows, tokens, tiny_encoder):
@@ -182,8 +182,8 @@ def test_the_exact_form_is_the_published_step_of_every_example(rows, tokens, tin
     leaves = {n: p.requires_grad_() for n, p in moved.items()}
     gradients = torch.autograd.grad(scene.real_loss(leaves), list(leaves.values()))
     expected = torch.stack([sum((s[n] * g).sum() for n, g in zip(leaves, gradients, strict=True)) for s in steps]) / 6
-    found = bound.sensitivity(WEIGHTS.double(), "adam", None, "exact")
-    assert off(found, expected) < 1e-6
+    actual = bound.sensitivity(WEIGHTS.double(), "adam", None, "exact")
+    assert off(actual, expected) < 1e-6
     linear = bound.sensitivity(WEIGHTS.double(), "adam", None)
     assert off(linear, expected) > 1e-3, "for Adam the two forms differ"
     both = [bound.sensitivity(WEIGHTS.double(), "sgd", None, form) for form in ("linear", "exact")]
@@ -202,14 +202,14 @@ def test_a_model_whose_rows_share_a_layer_is_looked_ahead_by_forward_mode(rows, 
 
 def test_parameters_that_are_not_trained_stay_out_of_it(rows, tokens, tiny_encoder):
     """The slope of the real loss where one step on the weighted batch moves only what is trained."""
-    found = {}
+    actual = {}
     for ghost in (True, False):
         scene = Scene(rows, tokens, tiny_encoder, frozen=("embeddings.word", "LayerNorm.bias"))
         scene.ahead.uses_ghost_products = ghost
         assert len(scene.optimizer.state) < len(list(scene.model.parameters()))
         torch.manual_seed(7)
-        found[ghost] = [scene.bound().sensitivity(WEIGHTS.double(), rule, None) for rule in ("sgd", "adam")]
-    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-10)
+        actual[ghost] = [scene.bound().sensitivity(WEIGHTS.double(), rule, None) for rule in ("sgd", "adam")]
+    torch.testing.assert_close(actual[True], actual[False], rtol=1e-5, atol=1e-10)
 
 
 def test_no_real_row_is_drawn_twice_in_one_look(rows, tokens, tiny_encoder):

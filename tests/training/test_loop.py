@@ -66,8 +66,8 @@ def reference(name, options, rows, tokens, encoder, training=TRAINING):
             attention_mask=torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids]),
         ).logits
         labels = rows.labels[batch]
-        found = logits.detach().numpy().astype(np.float64)
-        weights = reference_weights(name, options, found, labels, quality[batch], diversity[batch])
+        values = logits.detach().numpy().astype(np.float64)
+        weights = reference_weights(name, options, values, labels, quality[batch], diversity[batch])
         log_p = torch.log_softmax(logits, dim=-1)[torch.arange(len(batch)), torch.from_numpy(labels)]
         loss = -(torch.from_numpy(weights).float() * log_p).mean()
         losses.append(loss.item() * len(batch))
@@ -310,8 +310,8 @@ def test_a_worker_records_its_own_rows_only(rank, rows, tokens, tiny_encoder):
     training = TRAINING.model_copy(update={"epochs": 1})
     workers = Alone(torch.device("cpu"), rank, 2)
     outcome = make_loop(make("ce"), some, few, tiny_encoder, training, workers).run(lambda entry: None)
-    mine = {int(row) for batch in epoch_batches(lengths, 16, 0, 0) for row in batch[rank::2]}
-    assert set(np.flatnonzero(~np.isnan(outcome.weights[0]))) == mine
+    own_rows = {int(row) for batch in epoch_batches(lengths, 16, 0, 0) for row in batch[rank::2]}
+    assert set(np.flatnonzero(~np.isnan(outcome.weights[0]))) == own_rows
 
 
 def test_scores_of_zero_probability_stay_finite(rows, tokens, tiny_encoder):

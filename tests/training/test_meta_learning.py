@@ -91,13 +91,13 @@ class Asked(Method[MethodSettings]):
         named = {n: p for n, p in bound.ahead.model.named_parameters() if p.requires_grad}
         noise = torch.Generator().manual_seed(0)
         direction = {n: torch.randn(p.shape, generator=noise) for n, p in named.items()}
-        found, expected = bound.products.inner_products(bound.losses, direction), []
+        actual, expected = bound.products.inner_products(bound.losses, direction), []
         for loss in bound.losses:
             own = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
             expected.append(sum((g * direction[n]).sum() for n, g in zip(named, own, strict=True)))
         expected = torch.stack(expected)
-        self.differences = (*self.differences, float((found - expected).abs().max() / expected.abs().max()))
-        return torch.ones_like(found)
+        self.differences = (*self.differences, float((actual - expected).abs().max() / expected.abs().max()))
+        return torch.ones_like(actual)
 
 
 @pytest.mark.parametrize("ghost", [True, False])
@@ -138,8 +138,8 @@ def test_sungen_uses_real_rows_only_where_its_outer_loss_does(experiment_file):
     choices = [{"name": "sungen", "outer": outer} for outer in ("synthetic", "real")]
     grid = [{"source": "generated", "methods": choices}]
     plan = make_plan(experiment_file(grid=grid, seeds=[0], quality_fractions=[0.5, 1.0]))
-    found = [(job.trial.method.settings["outer"], job.trial.fraction) for job in plan.jobs]
-    assert sorted(found, key=str) == [("real", 0.5), ("real", 1.0), ("synthetic", None)]
+    actual = [(job.trial.method.settings["outer"], job.trial.fraction) for job in plan.jobs]
+    assert sorted(actual, key=str) == [("real", 0.5), ("real", 1.0), ("synthetic", None)]
     assert {"real_small" in job.trial.task.digests for job in plan.jobs if job.trial.fraction is None} == {False}
 
 

@@ -103,21 +103,21 @@ class Sensitivities(Method[MethodSettings]):
         subset = batch.gradients
         assert isinstance(subset, SubsetLookahead)
         whole = subset._whole
-        given = torch.linspace(0.5, 2.0, len(batch.rows))
+        weights_of_subset = torch.linspace(0.5, 2.0, len(batch.rows))
         in_batch = torch.isin(whole.rows, torch.from_numpy(WEIGHED))
         everywhere = torch.ones(len(whole.rows))
-        everywhere[in_batch] = given
+        everywhere[in_batch] = weights_of_subset
         for rule, form in (("sgd", "linear"), ("adam", "linear"), ("adam", "exact")):
             expected = whole.sensitivity(everywhere, rule, None, form)[in_batch]
-            assert torch.equal(subset.sensitivity(given, rule, None, form), expected)
-        assert subset.size == len(given) == int(in_batch.sum()) < len(whole.rows)
-        assert float(subset.sum(given)) == pytest.approx(float(given.sum()))
-        scattered = subset.scatter(given)
+            assert torch.equal(subset.sensitivity(weights_of_subset, rule, None, form), expected)
+        assert subset.size == len(weights_of_subset) == int(in_batch.sum()) < len(whole.rows)
+        assert float(subset.sum(weights_of_subset)) == pytest.approx(float(weights_of_subset.sum()))
+        scattered = subset.scatter(weights_of_subset)
         assert scattered.shape == (len(WEIGHED),)
-        assert torch.equal(scattered[batch.rows], given)
-        assert int((scattered != 0).sum()) == len(given)
+        assert torch.equal(scattered[batch.rows], weights_of_subset)
+        assert int((scattered != 0).sum()) == len(weights_of_subset)
         self.seen += 1
-        return given
+        return weights_of_subset
 
 
 def test_a_lookahead_steps_with_real_rows_at_weight_one(rows, tokens, tiny_encoder):

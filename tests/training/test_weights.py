@@ -33,19 +33,19 @@ def test_effective_sample_size(weights, expected):
 
 @given(arrays.arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 3e38)))
 def test_effective_sample_size_is_between_one_row_and_all(weights):
-    found = effective_sample_size(weights)
+    actual = effective_sample_size(weights)
     if weights.max() == 0:
-        assert found == 0.0
+        assert actual == 0.0
     else:
-        assert 1 / len(weights) * (1 - 1e-9) <= found <= 1 + 1e-9
-        assert effective_sample_size(weights[::-1]) == pytest.approx(found)
+        assert 1 / len(weights) * (1 - 1e-9) <= actual <= 1 + 1e-9
+        assert effective_sample_size(weights[::-1]) == pytest.approx(actual)
         if weights.max() > 1e-200:
-            assert effective_sample_size(weights / 8) == pytest.approx(found)
+            assert effective_sample_size(weights / 8) == pytest.approx(actual)
 
 
 def test_summary_by_hand():
-    found = summary(np.array([0.5, 2.0, np.nan, 2.0, 1.5], np.float32), clip=2.0)
-    assert found == {
+    actual = summary(np.array([0.5, 2.0, np.nan, 2.0, 1.5], np.float32), clip=2.0)
+    assert actual == {
         "weight_mean": 1.5,
         "weight_min": 0.5,
         "weight_max": 2.0,
