@@ -90,9 +90,9 @@ def run(
     from harness.cli.progress import Progress
     from harness.driver import execute
 
-    summary = execute(planned, paths, address, _command(), Progress(out))
+    summary = execute(planned, paths, address, recorded_command(), Progress(out))
     page, written = views.report(planned.experiment.name, paths, results)
-    pages = views.mlflow_address(planned.experiment.name, paths) or _ui_command(home, tracking_uri)
+    pages = views.mlflow_address(planned.experiment.name, paths) or ui_command(home, tracking_uri)
     views.farewell(summary, page, written, pages, out)
     if summary.failed:
         raise typer.Exit(1)
@@ -205,14 +205,14 @@ def main() -> None:
         sys.exit(130)
 
 
-def _command() -> str:
+def recorded_command() -> str:
     """How this run was started, for the record: without the password of a tracking URI."""
     from harness.ledger.mlflow_pages import without_password
 
     return without_password(shlex.join(["harness", *sys.argv[1:]]))
 
 
-def _ui_command(home: Path, tracking_uri: str | None) -> str:
+def ui_command(home: Path, tracking_uri: str | None) -> str:
     """The command that opens MLflow on the same ledger."""
     from harness.ledger.mlflow_pages import without_password
 

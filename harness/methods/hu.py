@@ -34,7 +34,11 @@ class HuSettings(LookaheadSettings):
 
 
 class Hu(LookaheadMethod[HuSettings]):
-    """w_i ← max(w_i / decay - step_size · dL_real(θ')/dw_i, 1e-5), then mean 1 in the batch (Hu et al. 2019)."""
+    """w_i ← max(w_i / decay - step_size · dL_real(θ')/dw_i, 1e-5), then mean 1 in the batch (Hu et al. 2019).
+
+    Attributes:
+        learned: the weights of all weighed rows so far, float32 [n]; None before the first batch.
+    """
 
     name = "hu"
 
@@ -50,23 +54,23 @@ class Hu(LookaheadMethod[HuSettings]):
     def prepare(self, info: SourceInfo) -> None:
         """Every row starts with weight 1."""
         self._rows = len(info.labels)
-        self._learned: Tensor | None = None
+        self.learned: Tensor | None = None
 
     def learn(self, batch: MicroBatch, gradients: MetaGradient) -> Tensor:
         """Updates the weights of the batch's rows and returns them, normalized [B]."""
         settings = self.settings
         if gradients.size == 1:  # the mean is 1 whatever the update
             return batch.logits.new_ones(len(batch.labels))
-        if self._learned is None:
-            self._learned = batch.logits.new_ones(self._rows)
-        old = self._learned[batch.rows]
+        if self.learned is None:
+            self.learned = batch.logits.new_ones(self._rows)
+        old = self.learned[batch.rows]
         slopes = self.slopes(self._mean_one(old, gradients), gradients)
         if settings.relative:
             size = gradients.sum(slopes.abs()) / gradients.size
             slopes = (slopes / size).where(size > 0, slopes)
         new = (old / settings.decay - settings.step_size * slopes).clamp(min=MIN_WEIGHT)
         seen = gradients.scatter(new.new_ones(len(new))) > 0
-        self._learned = gradients.scatter(new).where(seen, self._learned)
+        self.learned = gradients.scatter(new).where(seen, self.learned)
         return self._mean_one(new, gradients)
 
     def _mean_one(self, weights: Tensor, gradients: MetaGradient) -> Tensor:

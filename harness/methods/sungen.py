@@ -46,7 +46,11 @@ class SunGenSettings(MethodSettings):
 
 
 class SunGen(Method[SunGenSettings]):
-    """w ← Adam step on -⟨∇outer, ∇ℓ_i⟩ at the end of an inner training, clamped to [0, 1] (Gao et al. 2023)."""
+    """w ← Adam step on -⟨∇outer, ∇ℓ_i⟩ at the end of an inner training, clamped to [0, 1] (Gao et al. 2023).
+
+    Attributes:
+        learned: the weights of all weighed rows so far, float32 [n].
+    """
 
     name = "sungen"
     needs = frozenset({"real", "inner_training"})
@@ -67,13 +71,13 @@ class SunGen(Method[SunGenSettings]):
         import torch  # listing and planning load no torch
 
         self._labels = info.labels
-        self._learned = torch.full((len(info.labels),), self.settings.initial)
+        self.learned = torch.full((len(info.labels),), self.settings.initial)
 
     def learn_weights(self, inner: InnerTraining) -> None:
         """Runs the outer rounds."""
         import torch
 
-        settings, learned = self.settings, self._learned
+        settings, learned = self.settings, self.learned
         optimizer = torch.optim.SparseAdam([learned], lr=settings.step_size)  # moments of a round's rows only
         for number in range(settings.rounds):
             order = inner.shuffled(number)[: max(2, round(settings.inner_share * inner.size))]
@@ -95,11 +99,11 @@ class SunGen(Method[SunGenSettings]):
 
     def _heaviest(self, rows: Rows) -> Rows:
         """The rows with the largest weights: ``outer_share`` of every class; ties keep their order."""
-        ranked = rows[np.argsort(-self._learned.numpy()[rows], kind="stable")]
+        ranked = rows[np.argsort(-self.learned.numpy()[rows], kind="stable")]
         classes = [ranked[self._labels[ranked] == label] for label in np.unique(self._labels)]
         return np.concatenate([c[: max(1, round(self.settings.outer_share * len(c)))] for c in classes])
 
     def weights(self, batch: MicroBatch) -> Tensor:
         """The learned weights, divided by their mean over the source [B]."""
-        learned = self._learned.to(batch.rows.device)
+        learned = self.learned.to(batch.rows.device)
         return learned[batch.rows] / learned.mean().clamp(min=1e-6)

@@ -19,24 +19,28 @@ class WeightRecord:
     Args:
         rows: number of rows n of the source.
         group: the processes that train together.
+
+    Attributes:
+        last: the last weight of every row in this process, float32 [n]; 0 before the first.
+        step: the step of that weight, int64 [n]; -1 for rows not seen since the last ``take``.
     """
 
     def __init__(self, rows: int, group: ProcessGroup) -> None:
         self._group = group
-        self._last = torch.zeros(rows, device=group.device)
-        self._step = torch.full((rows,), -1, dtype=torch.int64, device=group.device)
+        self.last = torch.zeros(rows, device=group.device)
+        self.step = torch.full((rows,), -1, dtype=torch.int64, device=group.device)
 
     def add(self, rows: Tensor, weights: Tensor, step: int) -> None:
         """Records the weights [B] of rows [B] at a step."""
-        self._last[rows] = weights.detach()
-        self._step[rows] = step
+        self.last[rows] = weights.detach()
+        self.step[rows] = step
 
     def take(self) -> npt.NDArray[np.float32]:
         """The last weights, float32 [n], NaN for rows not seen since the last call; starts over."""
-        newest = self._group.maximum(self._step.clone())
-        newest_here = torch.where((self._step == newest) & (newest >= 0), self._last, torch.zeros_like(self._last))
+        newest = self._group.maximum(self.step.clone())
+        newest_here = torch.where((self.step == newest) & (newest >= 0), self.last, torch.zeros_like(self.last))
         out = torch.where(newest >= 0, self._group.sum(newest_here), torch.full_like(newest_here, torch.nan))
-        self._step.fill_(-1)
+        self.step.fill_(-1)
         array: npt.NDArray[np.float32] = out.cpu().numpy()
         return array
 

@@ -187,12 +187,12 @@ def test_the_last_line_of_a_run_names_the_command_that_opens_a_ledger_without_a_
     home: Path, uri: str | None, expected: str
 ) -> None:
     assert views.mlflow_address("toys", Paths.at(home, None, uri or "sqlite:////x/mlflow.db")) is None
-    assert app._ui_command(home, uri) == expected
+    assert app.ui_command(home, uri) == expected
 
 
 def test_the_recorded_command_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["x", "run", "toys.yaml", "--tracking-uri", "https://me:secret@host"])
-    assert app._command() == "harness run toys.yaml --tracking-uri https://me:***@host"
+    assert app.recorded_command() == "harness run toys.yaml --tracking-uri https://me:***@host"
 
 
 def test_ui_listens_on_this_machine_only(home: Home) -> None:

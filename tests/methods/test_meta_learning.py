@@ -96,8 +96,8 @@ def test_hu_softmax_is_of_mean_one_and_in_the_order_of_the_linear_weights():
 def test_hu_rows_outside_the_batch_keep_their_weights():
     method = make("hu", warm_up=0)
     method.weights(step_of(FixedLookahead([-1.0, 1.0])))
-    assert method._learned[2:].tolist() == [1.0] * 22
-    assert method._learned[0] > method._learned[1]
+    assert method.learned[2:].tolist() == [1.0] * 22
+    assert method.learned[0] > method.learned[1]
 
 
 def test_hu_learns_nothing_from_a_batch_of_one_row():
@@ -127,10 +127,11 @@ class Inner:
         return torch.from_numpy(self.products[rows])
 
 
-def sungen(rows, **options):
+def sungen(rows, labels=None, **options):
     kind = methods.get("sungen")
     method = kind(kind.settings_type()(**options))
-    method.prepare(SourceInfo(np.zeros(rows, np.int64), 3, np.zeros(2, np.int64)))
+    labels = np.zeros(rows, np.int64) if labels is None else np.array(labels)
+    method.prepare(SourceInfo(labels, 3, np.zeros(2, np.int64)))
     return method
 
 
@@ -142,7 +143,7 @@ def test_sungen_takes_steps_of_adam_towards_rows_whose_gradients_agree_with_the_
     np.testing.assert_allclose([weights for weights, *_ in inner.trained], expected, atol=1e-5)
     assert [(rows, epochs) for _, rows, epochs in inner.trained] == [([0, 1, 2, 3], 2)] * 3
     assert [(sorted(rows), outer, loss) for rows, outer, loss in inner.looked] == [([0, 1, 2, 3], None, "bounded")] * 3
-    np.testing.assert_allclose(method._learned, [0.8, 0.2, 0.8, 0.2], atol=1e-5)
+    np.testing.assert_allclose(method.learned, [0.8, 0.2, 0.8, 0.2], atol=1e-5)
     weights = method.weights(make_step(np.zeros((4, 3)), [0] * 4))
     np.testing.assert_allclose(weights, [1.6, 0.4, 1.6, 0.4], atol=1e-4)
     assert not weights.requires_grad
@@ -151,13 +152,12 @@ def test_sungen_takes_steps_of_adam_towards_rows_whose_gradients_agree_with_the_
 def test_sungen_weights_stay_within_0_and_1():
     method = sungen(2, rounds=9, outer="real")
     method.learn_weights(Inner([1.0, -1.0]))
-    assert method._learned.tolist() == [1.0, 0.0]
+    assert method.learned.tolist() == [1.0, 0.0]
 
 
 def test_sungen_looks_at_the_rows_of_each_class_with_the_greatest_weights():
     products = np.array([1.0, -1.0, -1.0, 1.0, 1.0, -1.0])
-    inner, method = Inner(products), sungen(6, rounds=2, outer_share=0.5, folds=1)
-    method._labels = np.array([0, 0, 0, 0, 2, 2])
+    inner, method = Inner(products), sungen(6, [0, 0, 0, 0, 2, 2], rounds=2, outer_share=0.5, folds=1)
     method.learn_weights(inner)
     first, second = (outer for _, outer, _ in inner.looked)
     assert len(first) == 3, "at first all are equal, and chance decides"
@@ -166,10 +166,9 @@ def test_sungen_looks_at_the_rows_of_each_class_with_the_greatest_weights():
 
 @pytest.mark.parametrize(("balanced", "expected"), [(True, [0.6, 0.4, 0.4, 0.6]), (False, [0.6, 0.6, 0.4, 0.4])])
 def test_sungen_rows_compete_within_their_class(balanced, expected):
-    method = sungen(4, rounds=1, step_size=0.1, balanced=balanced, outer="real")
-    method._labels = np.array([0, 0, 1, 1])
+    method = sungen(4, [0, 0, 1, 1], rounds=1, step_size=0.1, balanced=balanced, outer="real")
     method.learn_weights(Inner([9.0, 7.0, -8.0, -6.0]))
-    np.testing.assert_allclose(method._learned, expected, atol=1e-5)
+    np.testing.assert_allclose(method.learned, expected, atol=1e-5)
 
 
 def test_sungen_judges_rows_by_others():
@@ -188,7 +187,7 @@ def test_sungen_trains_on_a_share_and_changes_only_its_weights():
     method.learn_weights(inner)
     ((_, rows, _),) = inner.trained
     assert len(rows) == 3
-    assert np.flatnonzero(method._learned.numpy() != 0.5).tolist() == rows
+    assert np.flatnonzero(method.learned.numpy() != 0.5).tolist() == rows
 
 
 @pytest.mark.parametrize(

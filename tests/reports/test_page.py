@@ -180,7 +180,7 @@ def test_a_report_that_fails_midway_has_no_new_key(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("harness.reports.page._write_csv", fail)
+    monkeypatch.setattr("harness.reports.page.write_atomically", fail)
     with pytest.raises(OSError, match="disk full"):
         write(replace(results, meta={**results.meta, "key": "02"}), tmp_path)
     assert report_key(tmp_path) == "01"

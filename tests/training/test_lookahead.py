@@ -234,16 +234,16 @@ def test_the_generator_goes_on_as_if_nobody_had_looked_ahead(ghost, rows, tokens
 
 def test_real_rows_come_in_a_seeded_order_each_once_a_round(rows, tokens, tiny_encoder):
     ahead = Scene(rows, tokens, tiny_encoder).ahead
-    order = [next(ahead._order) for _ in range(30)]
+    order = [next(ahead.order) for _ in range(30)]
     assert sorted(order[:15]) == sorted(order[15:]) == list(range(15))
     assert order[:15] != order[15:]
-    assert order == [next(x) for x in [Scene(rows, tokens, tiny_encoder).ahead._order] for _ in range(30)]
+    assert order == [next(x) for x in [Scene(rows, tokens, tiny_encoder).ahead.order] for _ in range(30)]
 
 
 def test_the_classes_are_evenly_mixed_in_any_few_real_rows(rows, tokens, tiny_encoder):
     ahead = Scene(rows, tokens, tiny_encoder).ahead
     labels = rows.labels[33:48]
-    order = labels[[next(ahead._order) for _ in range(15)]]
+    order = labels[[next(ahead.order) for _ in range(15)]]
     for label in np.unique(labels):
         seen = np.cumsum(order == label)
         expected = (labels == label).mean() * np.arange(1, 16)

@@ -102,7 +102,7 @@ class Sensitivities(Method[MethodSettings]):
     def weights(self, batch):
         subset = batch.gradients
         assert isinstance(subset, SubsetLookahead)
-        whole = subset._whole
+        whole = subset.whole
         weights_of_subset = torch.linspace(0.5, 2.0, len(batch.rows))
         in_batch = torch.isin(whole.rows, torch.from_numpy(WEIGHED))
         everywhere = torch.ones(len(whole.rows))

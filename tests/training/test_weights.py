@@ -69,8 +69,7 @@ def test_record_keeps_the_last_weight_of_each_row_and_starts_anew():
 
 def test_record_of_two_workers_takes_the_newer_weight():
     """Two records that exchange what they would all-reduce."""
-    first, second = WeightRecord(3, HERE), WeightRecord(3, HERE)
-    first.add(torch.tensor([0, 1]), torch.tensor([1.0, 2.0]), 0)
+    second = WeightRecord(3, HERE)
     second.add(torch.tensor([2]), torch.tensor([3.0]), 0)
     second.add(torch.tensor([1]), torch.tensor([9.0]), 1)
 
@@ -80,12 +79,13 @@ def test_record_of_two_workers_takes_the_newer_weight():
             object.__setattr__(self, "other", other)
 
         def maximum(self, tensor):
-            return torch.maximum(tensor, self.other._step)
+            return torch.maximum(tensor, self.other.step)
 
         def sum(self, tensor):
             newest = torch.tensor([0, 1, 0])
-            theirs = torch.where(self.other._step == newest, self.other._last, torch.zeros(3))
+            theirs = torch.where(self.other.step == newest, self.other.last, torch.zeros(3))
             return tensor + theirs
 
-    first._group = Pair(second)
+    first = WeightRecord(3, Pair(second))
+    first.add(torch.tensor([0, 1]), torch.tensor([1.0, 2.0]), 0)
     np.testing.assert_array_equal(first.take(), np.float32([1.0, 9.0, 3.0]))

@@ -54,6 +54,7 @@ class Lookahead:
         timer: takes the time, as ``Phase.META_GRADIENT``.
 
     Attributes:
+        order: positions of real rows without end, in the order in which batches take them.
         uses_ghost_products: True if the model allows ``GhostProducts``; otherwise ``ForwardModeProducts`` are used.
     """
 
@@ -65,7 +66,7 @@ class Lookahead:
         self.group, self.timer = group, timer
         self._real, self._tokens = real
         self._labels = torch.from_numpy(self._real.labels).to(group.device)
-        self._order = self._draws(generator(seed, "real_rows"))
+        self.order = self._draws(generator(seed, "real_rows"))
         self._names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.uses_ghost_products = self._probe()
 
@@ -115,7 +116,7 @@ class Lookahead:
         """
         selection = np.arange(len(self._real))
         if rows is not None and rows < len(selection):
-            selection = np.array([next(self._order) for _ in range(rows)])
+            selection = np.array([next(self.order) for _ in range(rows)])
         moved = {name: change[name].add_(p).requires_grad_() for name, p in parameters_of(self.model).items()}
         total: Tensors = {}
         was_training = self.model.training
@@ -246,25 +247,25 @@ class SubsetLookahead:
     """
 
     def __init__(self, whole: BatchLookahead, selection: Tensor, positions: Tensor, total: int) -> None:
-        self._whole, self._selection, self._positions, self._total = whole, selection, positions, total
+        self.whole, self._selection, self._positions, self._total = whole, selection, positions, total
         ones = whole.losses.new_ones(len(selection))
         self.size = int(whole.sum(ones).item())
 
     def sensitivity(self, weights: Tensor, rule: Rule, real_rows: int | None, form: Form = "linear") -> Tensor:
         """dL(θ')/dw_i of the weighed rows [b]; see ``BatchLookahead.sensitivity``."""
-        all_weights = self._whole.losses.detach().new_ones(len(self._whole.losses))
+        all_weights = self.whole.losses.detach().new_ones(len(self.whole.losses))
         all_weights[self._selection] = weights.detach()
-        return self._whole.sensitivity(all_weights, rule, real_rows, form)[self._selection]
+        return self.whole.sensitivity(all_weights, rule, real_rows, form)[self._selection]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of values [b] over the whole batch, over all processes."""
-        return self._whole.sum(values)
+        return self.whole.sum(values)
 
     def scatter(self, values: Tensor) -> Tensor:
         """Values [b] at their positions among all weighed rows, zero elsewhere; the same on all processes."""
         out = torch.zeros(self._total, device=values.device)
-        out[self._positions] = values.detach() * float(self._whole.present)
-        return self._whole.ahead.group.sum(out)
+        out[self._positions] = values.detach() * float(self.whole.present)
+        return self.whole.ahead.group.sum(out)
 
 
 def _adam_step(arrays: tuple[Tensor, ...], group: dict[str, Any], number: float) -> None:
