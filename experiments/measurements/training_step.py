@@ -9,8 +9,8 @@ All ways train the same encoder on the same rows of a benchmark, from the same s
 and scoring are not timed. The ways take turns; figures are medians over the repetitions.
 
 The matrix rate is what this processor reaches on the products of the encoder's linear layers alone (forward, and the
-two of the backward pass), timed in the same run. A way's share of it is the time of these products, for the tokens that it
-computes, over the time that it takes. Checkers do not count as its products.
+two of the backward pass), timed in the same run. A way's share of it is the time of these products, for the tokens that
+it computes, over the time that it takes. Checkers do not count as its products.
 """
 
 from __future__ import annotations
