@@ -28,13 +28,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tiny import make_benchmark, make_encoder
 
 from harness.cluster import tune as fan_out
-from harness.config.experiment import Experiment, MethodChoice, Resources
+from harness.config.experiment import Experiment, Resources
+from harness.data.split_files import load_split, save_split
 from harness.planning.plan import make
 from harness.planning.trials import Job
 from harness.store import Store
+from harness.testing import make_benchmark, make_encoder
 from harness.training import run_trial, trial_result
 
 GOAL = 0.05
@@ -106,7 +107,9 @@ def documented(jobs: list[Job], resources: Resources, store: Store, cluster: fan
             train_loop_config=config,
             scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": cpus}),
             run_config=ray.train.RunConfig(
-                name=uuid.uuid4().hex, storage_path=folder, callbacks=[TuneReportCallback()]
+                name=uuid.uuid4().hex,
+                storage_path=folder,
+                callbacks=[TuneReportCallback()],  # type: ignore[list-item]
             ),
         ).fit()
 
@@ -127,15 +130,16 @@ def prepare(folder: Path, trials: int, epochs: int) -> list[Job]:
     """Trials of CE on the tiny benchmark, one a seed."""
     for name in ("encoder", "benchmark"):
         (folder / name).mkdir()
-    experiment = Experiment(
-        name="fanout", benchmarks=(str(make_benchmark(folder / "benchmark")),),
-        encoder=str(make_encoder(folder / "encoder")), seeds=tuple(range(trials)),
-        grid=({"source": "generated", "methods": (MethodChoice(name="ce"),)},),
-        training={"epochs": epochs, "batch_size": 16, "learning_rate": 1e-3},
-    )  # fmt: skip
+    settings = {
+        "name": "fanout", "benchmarks": [str(make_benchmark(folder / "benchmark"))],
+        "encoder": str(make_encoder(folder / "encoder")), "seeds": list(range(trials)),
+        "grid": [{"source": "generated", "methods": ["ce"]}],
+        "training": {"epochs": epochs, "batch_size": 16, "learning_rate": 1e-3},
+    }  # fmt: skip
+    experiment = Experiment.model_validate(settings)
     plan = make(experiment, None)
     for split in plan.splits["tiny"].values():
-        Store(str(folder / "splits")).put_split(split)
+        save_split(split, Store(str(folder / "splits")))
     return plan.jobs
 
 
@@ -145,7 +149,7 @@ def measure(name: str, jobs: list[Job], cluster: fan_out.Cluster, folder: Path) 
     own = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
     store = Store(str(own / "store"))
     for digest in jobs[0].trial.task.digests.values():
-        store.put_split(Store(str(folder / "splits")).get_split(digest))
+        save_split(load_split(digest, Store(str(folder / "splits"))), store)
     start = time.perf_counter()
     PATTERNS[name](jobs, resources, store, cluster, own)
     wall = time.perf_counter() - start
@@ -180,10 +184,10 @@ def main() -> None:
         try:
             for repetition in range(args.repetitions):
                 for name in PATTERNS:
-                    measured = measure(name, jobs, cluster, folder)
-                    measured[name].append(measured)
+                    fan_out_run = measure(name, jobs, cluster, folder)
+                    measured[name].append(fan_out_run)
                     out.print(
-                        f"repetition {repetition + 1}, {name}: {measured.wall:.1f} s for {args.trials} trials",
+                        f"repetition {repetition + 1}, {name}: {fan_out_run.wall:.1f} s for {args.trials} trials",
                         style="dim",
                     )
         finally:
@@ -198,7 +202,7 @@ def summarize(measured: Mapping[str, list[Measured]], trials: int, concurrency: 
     """Medians over the repetitions, and their ratio."""
 
     def median(name: str, field: str) -> float:
-        return statistics.median(getattr(measured, field) for measured in measured[name])
+        return float(statistics.median(getattr(one, field) for one in measured[name]))
 
     report: dict[str, Any] = {
         "trials": trials, "concurrency": concurrency, "repetitions": len(measured["ours"]), "cpus": os.cpu_count(),
@@ -208,7 +212,7 @@ def summarize(measured: Mapping[str, list[Measured]], trials: int, concurrency: 
         report[f"{name}_wall_seconds"] = median(name, "wall")
         report[f"{name}_work_seconds_per_trial"] = median(name, "work") / trials
         report[f"{name}_overhead_seconds_per_trial"] = median(name, "overhead")
-        report[f"{name}_overhead_seconds_per_trial_all"] = [measured.overhead for measured in measured[name]]
+        report[f"{name}_overhead_seconds_per_trial_all"] = [one.overhead for one in measured[name]]
     report["fanout_overhead_ratio"] = median("ours", "overhead") / median("documented", "overhead")
     report["fanout_wall_ratio"] = median("ours", "wall") / median("documented", "wall")
     return report

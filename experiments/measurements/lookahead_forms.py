@@ -28,6 +28,7 @@ from sklearn.metrics import roc_auc_score
 from harness.config.experiment import load
 from harness.data.batches import epoch_batches
 from harness.errors import UserError
+from harness.methods import make_method
 from harness.methods.protocols import Form, Rule
 from harness.planning import plan as planning
 from harness.store import Store
@@ -67,7 +68,7 @@ def slopes(
     loop: Loop, ahead: Lookahead, batches: list[np.ndarray], forms: list[str]
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Rows of a batch, and what every form says of them."""
-    source, device = loop.inputs.source, loop.workers.device
+    source, device = loop.inputs.source, loop.group.device
     for rows in batches:
         batch = to_device(loop.inputs.tokens.padded(rows), device)
         index = torch.from_numpy(rows).to(device)
@@ -110,9 +111,9 @@ def main() -> None:
         parser.error(f"{args.experiment} has no CE on the source noisy: expected it in its grid, found {sources}")
     trial, splits = job.trial, plan.splits[job.trial.task.name]
     real = splits["real_small"]
-    store, workers = Store("memory://forms"), ProcessGroup.here("cpu")
+    store, group = Store("memory://forms"), ProcessGroup.here("cpu")
     torch.set_num_threads(trial.threads)
-    source = run_trial.training_rows(trial, "noisy", splits)
+    source = run_trial.training_rows(trial, splits)
     clean = np.array([not kind for kind in source.corruptions or ()])
     out, facts = Console(highlight=False), {}
     for epochs in args.epochs:
@@ -122,18 +123,18 @@ def main() -> None:
         training = trial.training.model_copy(update={"epochs": 2 * epochs})
         loop = Loop(
             model,
-            run_trial.make_method(trial.method),
+            make_method(trial.method),
             inputs,
             training,
             trial.seed,
-            workers,
-            PhaseTimer(workers.device),
+            group,
+            PhaseTimer(group.device),
         )
         with suppress(EnoughError):
             loop.run(stop_after(epochs))
         ahead = Lookahead(
-            model, loop.optimizer, (real, run_trial.tokens_of(trial, real, store)), training, trial.seed, workers,
-            PhaseTimer(workers.device),
+            model, loop.optimizer, (real, run_trial.tokens_of(trial, real, store)), training, trial.seed, group,
+            PhaseTimer(group.device),
         )  # fmt: skip
         batches = epoch_batches(inputs.tokens.lengths, training.batch_size, trial.seed, epochs)[: args.batches]
         batch_answers = list(

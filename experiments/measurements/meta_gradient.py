@@ -116,11 +116,11 @@ class Bench:
             moved = self.stepped(dict(zip(named.values(), values, strict=True)))
             steps.append({name: moved[p].detach() - p.detach() for name, p in named.items()})
         weights = self.weights.clone().requires_grad_()
-        moved = {
+        after = {
             name: p.detach() + sum(w * step[name] for w, step in zip(weights, steps, strict=True)) / len(steps)
             for name, p in named.items()
         }
-        (slope,) = torch.autograd.grad(self.real_loss(moved), weights)
+        (slope,) = torch.autograd.grad(self.real_loss(after), weights)
         self.reweighted(self.losses(self.batch, self.labels), slope)
 
     def double_backward(self) -> None:
@@ -131,8 +131,8 @@ class Bench:
             loss = (weights * losses).mean()
             values = torch.autograd.grad(loss, list(named.values()), create_graph=True)
             moved = self.stepped(dict(zip(named.values(), values, strict=True)))
-            moved = dict(zip(named, (moved[p] for p in named.values()), strict=True))
-            (slope,) = torch.autograd.grad(self.real_loss(moved), weights)
+            after = {name: moved[parameter] for name, parameter in named.items()}
+            (slope,) = torch.autograd.grad(self.real_loss(after), weights)
         self.reweighted(self.losses(self.batch, self.labels), slope)
 
     def stepped(self, gradient: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -45,11 +46,9 @@ def seconds(work: Callable[[], object], repetitions: int) -> float:
 def plan_trials(count: int, folder: Path, encoder: Path, benchmark: Path) -> int:
     """Plans about ``count`` trials and looks for what is missing; how many there are."""
     grid = [{"source": "real_small", "methods": ["ce"]}, {"source": "generated", "methods": METHODS}]
-    per_seed = 1 + len(METHODS)
-    experiment = Experiment(
-        name="planning", benchmarks=[str(benchmark)], grid=grid, encoder=str(encoder),
-        seeds=tuple(range(max(1, count // per_seed))),
-    )  # fmt: skip
+    seeds = list(range(max(1, count // (1 + len(METHODS)))))
+    settings = {"name": "planning", "benchmarks": [str(benchmark)], "grid": grid, "encoder": str(encoder)}
+    experiment = Experiment.model_validate(settings | {"seeds": seeds})
     plan = make(experiment, folder / "cache")
     return len(missing(plan, set(), Store(str(folder / "store"))))
 
@@ -68,9 +67,8 @@ def main() -> None:
         encoder, benchmark = make_encoder(folder / "encoder"), make_benchmark(folder / "benchmark")
         for count in SIZES:
             planned = plan_trials(count, folder, encoder, benchmark)  # the first also prepares the benchmark
-            figures[f"plan_{count}_seconds"] = seconds(
-                lambda count=count: plan_trials(count, folder, encoder, benchmark), words.repetitions
-            )
+            work = partial(plan_trials, count, folder, encoder, benchmark)
+            figures[f"plan_{count}_seconds"] = seconds(work, words.repetitions)
             print(f"{planned:>6} trials planned in {figures[f'plan_{count}_seconds']:.3f} s")
         figures["plan_10000_over_1000_ratio"] = figures["plan_10000_seconds"] / figures["plan_1000_seconds"]
         environment = os.environ | {"HARNESS_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
