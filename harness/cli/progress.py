@@ -54,7 +54,7 @@ class Progress:
 
     def evaluated(self, job: Job, entry: Mapping[str, float]) -> None:
         """A running trial was evaluated."""
-        self._share[job.trial.id] = min(1.0, entry["epoch"] / job.trial.training.epochs)
+        self._share[job.trial.id] = min(1.0, entry["epoch"] / job.trial.evaluations)
         self._refresh()
         if self._bar is None and self.done >= 0.01 and self._clock() - self._last_line > QUIET_SECONDS:
             self._print(f"{self.done:.0%} done, {self._left()}", "dim")

@@ -75,9 +75,9 @@ class Training(FrozenModel):
     """How a classifier is fine-tuned. The same for every method of an experiment."""
 
     epochs: Positive = 5
-    """Passes over the source; the model is evaluated after each."""
+    """Passes over the source."""
     steps: Positive | None = None
-    """Optimizer steps in place of epochs; the model is evaluated ``epochs`` times at even intervals."""
+    """Optimizer steps in place of epochs."""
     batch_size: Positive = 32
     """Rows per optimizer step, over all devices."""
     accumulation: Positive = 1
@@ -93,12 +93,17 @@ class Training(FrozenModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16`` runs the encoder under autocast; loss and weights stay in float32."""
     attention: Literal["sdpa", "eager"] = "sdpa"
+    vocabulary: Literal["used", "full"] = "used"
+    """``used`` trains only the embeddings of tokens that occur in the trial's rows; the others would only decay."""
+    evaluations: Positive | None = None
+    """How often the model is evaluated, at even intervals; default: as often as there are epochs."""
     evaluation_batch_size: Positive = 64
 
     @property
-    def evaluations(self) -> int:
+    def evaluation_count(self) -> int:
         """Number of evaluations during training."""
-        return self.epochs if self.steps is None else min(self.epochs, self.steps)
+        count = self.evaluations or self.epochs
+        return count if self.steps is None else min(count, self.steps)
 
 
 class Length(FrozenModel):

@@ -15,6 +15,8 @@ from harness.store import Store, digest
 
 # One process tokenizes at a time; threads of a tokenizer warn or hang after a fork.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+#: The token id that fills rows up; masked, so that any id would do.
+PADDING = 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Tokens:
         return Tokens(self.input_ids[flat], self.token_type_ids[flat], offsets)
 
     def padded(self, rows: Sequence[int] | IntArray) -> dict[str, IntArray]:
-        """The rows as ``input_ids``, ``token_type_ids`` and ``attention_mask`` [B, longest row], padded with 0."""
+        """The rows as ``input_ids``, ``token_type_ids`` and ``attention_mask`` [B, longest row].
+
+        Shorter rows are filled with ``PADDING``.
+        """
         lengths = self.lengths[rows]
         mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
         out = {"attention_mask": mask.astype(np.int64)}

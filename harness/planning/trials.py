@@ -90,7 +90,7 @@ class Trial(FrozenModel):
     @property
     def evaluations(self) -> int:
         """Number of evaluations over all stages."""
-        return sum(stage.training.evaluations for stage in self.stages)
+        return sum(stage.training.evaluation_count for stage in self.stages)
 
     @property
     def checkers(self) -> tuple[str, ...]:

@@ -70,12 +70,14 @@ class Outcome:
         predictions: split -> log-probabilities float32 [evaluations, rows, C].
         weights: the last weight of every row before each evaluation, float32 [evaluations, n].
         rows_trained: rows that went through training steps, counted with repetition.
+        steps: optimizer steps.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     predictions: dict[str, list[FloatArray]] = field(default_factory=dict)
     weights: list[npt.NDArray[np.float32]] = field(default_factory=list)
     rows_trained: int = 0
+    steps: int = 0
 
 
 class Loop:
@@ -128,7 +130,7 @@ class Loop:
         torch.manual_seed(derive(self.seed, "dropout", self.group.rank))
         batches = training_batches(self.inputs.tokens.lengths, self.training.batch_size, self.seed, self.steps)
         self.model.train()
-        evaluations = min(self.training.epochs, self.steps)
+        evaluations = min(self.training.evaluation_count, self.steps)
         for number in range(1, evaluations + 1):
             until = round(self.steps * number / evaluations)
             with self.timer.phase(Phase.TRAIN):
@@ -140,6 +142,7 @@ class Loop:
                 entry["train_loss"] = train_loss
                 outcome.history.append(entry | self._evaluate(outcome))
             report(outcome.history[-1])
+        outcome.steps = self.done
         return outcome
 
     def _interval(self, batches: Iterator[tuple[int, IntArray]]) -> tuple[float, int]:

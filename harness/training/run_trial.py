@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from harness.training.memory import peak_memory_mb, release_memory, reset_peak_m
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
 from harness.training.trial_result import TrialResult, environment, load_result, save_result
+from harness.training.vocabulary import TrimmedVocabulary
 from harness.training.weights import STATISTICS
 
 EVALUATED = ("validation", "test")
@@ -100,15 +102,17 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, group: Pro
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
         model.to(group.device)
     with timer.phase(Phase.TOKENIZE):
-        evaluation = {name: (splits[name], tokens_of(trial, splits[name], store)) for name in EVALUATED}
+        vocabulary = _vocabulary(trial, model, method, splits, store)
+        tokens = Tokenizer(trial, store, vocabulary)
+        evaluation = {name: (splits[name], tokens(splits[name])) for name in EVALUATED}
     outcomes: list[Outcome] = []
     for number, stage in enumerate(trial.stages):
         stage_method = method if stage.weighted else CrossEntropy()
-        inputs = _inputs(trial, stage, stage_method, splits, evaluation, store, timer)
+        inputs = _inputs(trial, stage, stage_method, splits, evaluation, tokens, store, timer)
         outcomes.append(_run_stage(trial, number, model, stage_method, inputs, outcomes, report, group, timer))
     for digests in job.scores.values():
         with timer.phase(Phase.SCORE):
-            _score(trial, model, digests, store, group)
+            _score(trial, model, vocabulary, outcomes, digests, store, group)
     rows_trained = sum(outcome.rows_trained for outcome in outcomes)
     runtime = timer.runtime()
     runtime |= {"rows_per_second": rows_trained / timer.seconds[Phase.TRAIN]} | peak_memory_mb(group.device)
@@ -140,19 +144,26 @@ def _run_stage(
     return outcome
 
 
-def _score(trial: Trial, model: nn.Module, digests: dict[str, str], store: Store, group: ProcessGroup) -> None:
+def _score(
+    trial: Trial, model: nn.Module, vocabulary: TrimmedVocabulary | None, outcomes: list[Outcome],
+    digests: dict[str, str], store: Store, group: ProcessGroup,
+) -> None:  # fmt: skip
     """Stores the model's log-probabilities for the rows of these splits."""
     splits = {name: load_split(digest, store) for name, digest in digests.items()}
     rows = select(tuple(digests), splits, trial.fraction, trial.seed)
+    tokens = tokens_of(trial, rows, store)
+    if vocabulary is not None:
+        trainings = [(stage.training, outcome.steps) for stage, outcome in zip(trial.stages, outcomes, strict=True)]
+        tokens = vocabulary.extend(tokens, trainings)
     size, precision = trial.training.evaluation_batch_size, trial.training.precision
-    log_probs = predict(model, tokens_of(trial, rows, store), len(trial.task.labels), size, precision, group)
+    log_probs = predict(model, tokens, len(trial.task.labels), size, precision, group)
     if group.first:
         save_scores(Scores(trial.id, rows.ids, log_probs), digests, store)
 
 
 def _inputs(
     trial: Trial, stage: TrialStage, method: AnyMethod, splits: dict[str, Split],
-    evaluation: dict[str, tuple[Split, Tokens]], store: Store, timer: PhaseTimer,
+    evaluation: dict[str, tuple[Split, Tokens]], tokens_of_rows: Tokenizer, store: Store, timer: PhaseTimer,
 ) -> Inputs:  # fmt: skip
     """The rows of a stage with the data that its method needs. Calls ``method.prepare``."""
     with timer.phase(Phase.LOAD):
@@ -163,7 +174,7 @@ def _inputs(
             checkers = (trial.quality, trial.diversity)
             quality, diversity = (_scores(trial, checker, rows, store) for checker in checkers)
     with timer.phase(Phase.TOKENIZE):
-        tokens = tokens_of(trial, source, store)
+        tokens = tokens_of_rows(source)
     is_real = None
     if method.weighs_real_rows:
         is_real = _is_real(trial, stage, splits)
@@ -175,7 +186,7 @@ def _inputs(
     method.prepare(SourceInfo(rows.labels, len(trial.task.labels), None if real is None else real.labels))
     real_inputs = None
     if real is not None and needs & {"gradients", "inner_training"}:  # other methods only use the labels
-        real_inputs = (real, tokens_of(trial, real, store))
+        real_inputs = (real, tokens_of_rows(real))
     return Inputs(source, tokens, quality, diversity, evaluation, real_inputs, weighed, is_real)
 
 
@@ -230,6 +241,31 @@ def _all_weights(trial: Trial, splits: dict[str, Split], outcomes: list[Outcome]
 def training_rows(trial: Trial, splits: dict[str, Split]) -> Split:
     """The rows of the trial's source."""
     return select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed)
+
+
+def _vocabulary(
+    trial: Trial, model: nn.Module, method: AnyMethod, splits: dict[str, Split], store: Store
+) -> TrimmedVocabulary | None:
+    """The vocabulary of all rows that the trial trains and evaluates on; None to keep that of the encoder."""
+    if trial.training.vocabulary == "full":
+        return None
+    rows = [training_rows(trial, splits), *(splits[name] for name in EVALUATED)]
+    if method.needs_with(method.settings) & {"gradients", "inner_training"} and "real_small" in splits:
+        rows.append(select(("real_small",), splits, trial.fraction, trial.seed))
+    return TrimmedVocabulary(model, [tokens_of(trial, part, store) for part in rows])
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """The tokens of a trial's rows, by the numbers of its vocabulary."""
+
+    trial: Trial
+    store: Store
+    vocabulary: TrimmedVocabulary | None
+
+    def __call__(self, rows: Split) -> Tokens:
+        tokens = tokens_of(self.trial, rows, self.store)
+        return tokens if self.vocabulary is None else self.vocabulary.renumber(tokens)
 
 
 def tokens_of(trial: Trial, split: Split, store: Store) -> Tokens:

@@ -215,6 +215,8 @@ def test_gradients_flow_through_weights_that_are_attached(rows, tokens, tiny_enc
         ({"epochs": 5, "steps": 2}, 2, [1, 2]),
         ({"epochs": 1, "batch_size": 100}, 1, [1]),
         ({"epochs": 3, "steps": 8}, 8, [3, 5, 8]),
+        ({"epochs": 4, "evaluations": 2}, 12, [6, 12]),
+        ({"epochs": 1, "evaluations": 9}, 3, [1, 2, 3]),
     ],
 )
 def test_steps_and_evaluations(settings, steps, evaluated_at, rows, tokens, tiny_encoder):
