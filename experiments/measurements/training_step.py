@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from harness.config.experiment import Experiment, MethodChoice, Training
@@ -157,6 +157,7 @@ class Bench:
         trainer = WeightedTrainer(
             model, arguments, data_collator=collate, train_dataset=self._dataset(checker is None), callbacks=[clock]
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.weighted, trainer.checker = method == "dimp", checker
         trainer.train()
         return clock.seconds

@@ -11,6 +11,8 @@ from harness.seeds import generator
 
 #: Rows are sorted by length within windows of this many batches, which needs little padding and keeps batches random.
 WINDOW = 16
+#: An evaluation batch with this share of its rows ends before rows that are shorter than this share of its longest row.
+SMALLEST, SIMILAR = 0.25, 0.9
 
 
 def epoch_batches(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> list[IntArray]:
@@ -45,6 +47,20 @@ def training_batches(lengths: IntArray, batch_size: int, seed: int, steps: int) 
 
 
 def evaluation_batches(lengths: IntArray, batch_size: int) -> list[IntArray]:
-    """Batches of all rows, longest first: memory peaks in the first batch, and padding is minimal."""
+    """Batches of all rows, longest first, so that memory peaks in the first batch.
+
+    A batch is smaller where lengths differ: long rows are few, and short ones beside them would be mostly padding.
+
+    Args:
+        lengths: tokens per row [n].
+        batch_size: most rows of a batch.
+    """
     order = np.argsort(-lengths, kind="stable")
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    batches, start = [], 0
+    for stop in range(1, len(order) + 1):
+        size = stop - start
+        differs = stop < len(order) and lengths[order[stop]] < SIMILAR * lengths[order[start]]
+        if stop == len(order) or size == batch_size or (differs and size >= SMALLEST * batch_size):
+            batches.append(order[start:stop])
+            start = stop
+    return batches

@@ -13,9 +13,8 @@ from harness.cli.progress import Progress, duration
 
 
 def job(id_: str) -> Any:
-    training = SimpleNamespace(epochs=4)
     trial = SimpleNamespace(
-        id=id_, training=training, task=SimpleNamespace(name="t"), source="generated", seed=0, fraction=None
+        id=id_, evaluations=4, task=SimpleNamespace(name="t"), source="generated", seed=0, fraction=None
     )
     return cast(Any, SimpleNamespace(trial=trial, label="ce", variants=("",)))
 

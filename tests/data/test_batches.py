@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.batches import WINDOW, epoch_batches, evaluation_batches, training_batches
+from harness.data.batches import SMALLEST, WINDOW, epoch_batches, evaluation_batches, training_batches
 
 lengths_of = st.lists(st.integers(1, 60), min_size=1, max_size=200).map(np.array)
 sizes, seeds = st.integers(1, 40), st.integers(0, 2**32)
@@ -49,8 +49,19 @@ def test_evaluation_has_every_row_once_longest_first(lengths, size):
     batches = evaluation_batches(lengths, size)
     order = np.concatenate(batches)
     assert sorted(order.tolist()) == list(range(len(lengths)))
-    assert all(len(batch) == size for batch in batches[:-1])
+    assert all(SMALLEST * size <= len(batch) <= size for batch in batches[:-1])
     assert np.all(np.diff(lengths[order]) <= 0)
+
+
+def test_evaluation_batches_of_a_long_tail_have_little_padding():
+    lengths = np.sort(np.random.Generator(np.random.PCG64(0)).geometric(0.05, 500) + 5)
+    padding = {}
+    for name, batches in {
+        "ours": evaluation_batches(lengths, 64),
+        "equal": [np.arange(500)[::-1][i : i + 64] for i in range(0, 500, 64)],
+    }.items():
+        padding[name] = 1 - lengths.sum() / sum(len(batch) * lengths[batch].max() for batch in batches)
+    assert padding["ours"] < padding["equal"] / 3, padding
 
 
 def test_epochs_and_seeds_differ():
