@@ -90,7 +90,7 @@ def main() -> None:
     """Trains, compares the forms, prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python experiments/measurements/lookahead_forms.py experiments/flipped_labels.yaml --json forms.json",
+        epilog="example: python experiments/measurements/lookahead_forms.py experiments/flipped_labels.yaml",
     )  # fmt: skip
     parser.add_argument(
         "experiment", type=Path, help="an experiment with CE on the source `noisy`, the first one is used"
