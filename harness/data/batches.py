@@ -11,8 +11,10 @@ from harness.seeds import generator
 
 #: Rows are sorted by length within windows of this many batches, which needs little padding and keeps batches random.
 WINDOW = 16
-#: An evaluation batch with this share of its rows ends before rows that are shorter than this share of its longest row.
-SMALLEST, SIMILAR = 0.25, 0.9
+#: An evaluation batch ends before a row that is shorter than this share of its longest row, ...
+SIMILAR = 0.9
+#: ... once it has this share of ``batch_size`` rows.
+SMALLEST = 0.25
 
 
 def epoch_batches(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> list[IntArray]:

@@ -23,6 +23,9 @@ from harness.training.classifier import make_optimizer
 class TrimmedVocabulary:
     """Replaces a model's input embeddings by those of some tokens, which are numbered anew.
 
+    Ids up to the largest that the model's configuration mentions (padding, end of text) keep their numbers: some models
+    look for these ids among their inputs.
+
     Args:
         model: a transformers model, before training; changed in place.
         tokens: everything that it will be trained and evaluated on.
@@ -35,8 +38,7 @@ class TrimmedVocabulary:
         self._model = model
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
         self._pretrained, self._padding = embeddings.weight.detach(), embeddings.padding_idx
-        special = [PADDING] if self._padding is None else [PADDING, self._padding]
-        self.ids = _union(np.array(special, dtype=np.int64), tokens)
+        self.ids = _union(np.arange(1 + max(PADDING, self._padding or 0, *_special_ids(model))), tokens)
         self._replace(self._pretrained[self.ids])
 
     def renumber(self, tokens: Tokens) -> Tokens:
@@ -80,6 +82,12 @@ def decayed(weight: torch.Tensor, training: Training, steps: int) -> torch.Tenso
         schedule.step()
     out: torch.Tensor = holder.weight.detach()
     return out
+
+
+def _special_ids(model: nn.Module) -> list[int]:
+    """The token ids in a model's configuration; 0 if there is none."""
+    values = [value for key, value in model.config.to_dict().items() if key.endswith("token_id")]  # type: ignore[operator, union-attr]
+    return [0, *(id_ for value in values for id_ in (value if isinstance(value, list) else [value]) if id_ is not None)]
 
 
 def _union(ids: IntArray, tokens: Sequence[Tokens]) -> IntArray:

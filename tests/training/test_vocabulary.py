@@ -60,6 +60,14 @@ def test_only_the_tokens_of_the_rows_have_embeddings(tiny_encoder, tokens):
     torch.testing.assert_close(model.get_input_embeddings().weight.detach(), before[ids], rtol=0, atol=0)
 
 
+def test_special_tokens_keep_their_ids(tiny_encoder, tokens):
+    """A model that looks for the end of a text by its id must find it, whatever tokens occur."""
+    model = load_classifier(str(tiny_encoder), 3, 0, "sdpa")
+    model.config.eos_token_id = [3, 17]
+    vocabulary = TrimmedVocabulary(model, [tokens.take(np.arange(2))])
+    assert vocabulary.ids[:18].tolist() == list(range(18))
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_unmet_embeddings_decay_as_a_whole_training_decays_them(weight_decay, tiny_encoder):
     training = Training(learning_rate=5e-3, weight_decay=weight_decay, warmup=0.2, steps=20)
