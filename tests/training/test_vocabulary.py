@@ -10,8 +10,9 @@ from harness.checkers.scores import load_scores
 from harness.config.experiment import Training
 from harness.training import run_trial
 from harness.training.classifier import load_classifier, make_optimizer
+from harness.training.evaluation import predict, to_device
 from harness.training.vocabulary import TrimmedVocabulary, decayed
-from tests.training.small import fill, find, make_plan
+from tests.training.small import HERE, fill, find, make_plan
 
 METHODS = ["ce", "dimp", {"name": "hu", "warm_up": 0}, {"name": "sungen", "rounds": 1, "outer": "real"}]
 
@@ -58,6 +59,27 @@ def test_only_the_tokens_of_the_rows_have_embeddings(tiny_encoder, tokens):
     assert vocabulary.ids[renumbered.input_ids].tolist() == few.input_ids.tolist()
     assert (renumbered.padded([0, 1])["input_ids"] == 0).sum() == (few.padded([0, 1])["input_ids"] == 0).sum()
     torch.testing.assert_close(model.get_input_embeddings().weight.detach(), before[ids], rtol=0, atol=0)
+
+
+def test_rows_with_tokens_that_training_never_met_are_scored_as_by_the_full_model(tiny_encoder, tokens):
+    training, steps = Training(learning_rate=5e-3, weight_decay=0.1, warmup=0.0, steps=6), 6
+    few, group = tokens.take(np.arange(2)), HERE
+    assert len(np.setdiff1d(tokens.input_ids, few.input_ids)) > 10, "otherwise nothing is tested"
+    scores = {}
+    for kind in ("full", "used"):
+        model = load_classifier(str(tiny_encoder), 3, 0, "sdpa")
+        vocabulary = TrimmedVocabulary(model, [few]) if kind == "used" else None
+        trained = vocabulary.renumber(few) if vocabulary else few
+        optimizer, schedule = make_optimizer(model, training, steps)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(**to_device(trained.padded([0, 1]), group.device)).logits.square().sum().backward()
+            optimizer.step()
+            schedule.step()
+        for _ in range(2):  # a second extension changes nothing
+            rows = vocabulary.extend(tokens, [(training, steps)]) if vocabulary else tokens
+            scores[kind] = predict(model, rows, 3, 16, "float32", group)
+    np.testing.assert_array_equal(scores["used"], scores["full"])
 
 
 def test_special_tokens_keep_their_ids(tiny_encoder, tokens):
