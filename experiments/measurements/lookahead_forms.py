@@ -33,8 +33,8 @@ from harness.methods.protocols import Form, Rule
 from harness.planning import plan as planning
 from harness.store import Store
 from harness.training import run_trial
+from harness.training.activations import model_inputs, skip_unused
 from harness.training.classifier import forward, load_classifier
-from harness.training.evaluation import to_device
 from harness.training.loop import Inputs, Loop, Report
 from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead
 from harness.training.process_group import ProcessGroup
@@ -70,7 +70,7 @@ def slopes(
     """Rows of a batch, and what every form says of them."""
     source, device = loop.inputs.source, loop.group.device
     for rows in batches:
-        batch = to_device(loop.inputs.tokens.padded(rows), device)
+        batch = model_inputs(loop.plain, loop.inputs.tokens, rows, device)
         index = torch.from_numpy(rows).to(device)
         labels = loop.labels[index]
         loop.plain.train()
@@ -118,6 +118,7 @@ def main() -> None:
     out, facts = Console(highlight=False), {}
     for epochs in args.epochs:
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
+        skip_unused(model)
         inputs = Inputs(source, run_trial.tokens_of(trial, source, store), None, None, {})
         # the learning rate falls to zero at the end of a training: look in the middle of one of twice the length
         training = trial.training.model_copy(update={"epochs": 2 * epochs})

@@ -4,7 +4,8 @@ One training step of all-MiniLM-L6-v2 on a batch, five ways, each a whole step (
 
 * ce: plain cross-entropy.
 * ours: the weights' meta-gradient through the optimizer's Adam step, its inner products by layers
-  (harness.training.meta_gradients.ghost_products), on as many real rows as the batch has; then the weighted step.
+  (harness.training.meta_gradients.ghost_products), on as many real rows as the batch has; then the weighted step,
+  whose gradient comes from the same pass.
 * ren: the same at w = 0 through plain gradient descent, which needs no gradient of the batch first.
 * per example: as published code does it. Every example's gradient makes an Adam step of its own, the weighted steps are
   added up, and the real loss there is differentiated with respect to the weights.
@@ -37,10 +38,11 @@ from harness.config.experiment import Training
 from harness.data.split import Split
 from harness.data.tokens import Tokens
 from harness.methods.protocols import Rule
+from harness.training.activations import model_inputs, skip_unused
 from harness.training.classifier import forward, load_classifier, make_optimizer
-from harness.training.evaluation import to_device
 from harness.training.memory import peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.meta_gradients.forward_mode import plain_attention
+from harness.training.meta_gradients.ghost_products import GhostProducts
 from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead, Tensors
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
@@ -67,6 +69,7 @@ class Bench:
         self.workers = ProcessGroup.here(device)
         self.training = Training.model_validate({"batch_size": batch_size, "precision": precision})
         self.model = load_classifier(ENCODER, CLASSES, 0, "sdpa").to(self.workers.device).train()
+        skip_unused(self.model)
         self.optimizer, self.schedule = make_optimizer(self.model, self.training, 10_000)
         self.source, self.tokens = make_tokens(batch_size, 1)
         self.real, self.real_tokens = make_tokens(batch_size, 2)
@@ -79,7 +82,8 @@ class Bench:
 
     def inputs(self, tokens: Tokens, split: Split) -> tuple[Tensors, Tensor]:
         device = self.workers.device
-        return to_device(tokens.padded(np.arange(len(split))), device), torch.from_numpy(split.labels).to(device)
+        rows = np.arange(len(split))
+        return model_inputs(self.model, tokens, rows, device), torch.from_numpy(split.labels).to(device)
 
     def losses(self, batch: Tensors, labels: Tensor) -> Tensor:
         return F.cross_entropy(forward(self.model, batch, self.training.precision), labels, reduction="none")
@@ -87,6 +91,9 @@ class Bench:
     def finish(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.step()
+
+    def step(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
 
@@ -106,12 +113,18 @@ class Bench:
         size = len(self.labels)
         rows = torch.arange(size, device=self.workers.device)
         bound = BatchLookahead(self.ahead, products, rows, losses, size, size, True)
-        self.reweighted(losses, bound.sensitivity(weights, rule, size))
+        new = self.reweighted(bound.sensitivity(weights, rule, size)) / size
+        self.optimizer.zero_grad(set_to_none=True)
+        if isinstance(products, GhostProducts):
+            products.backward(new)
+        else:
+            (new * losses).sum().backward()
+        self.step()
 
     def per_example(self) -> None:
         named, steps = dict(self.model.named_parameters()), []
         for row in range(len(self.labels)):
-            one = {name: values[row : row + 1] for name, values in self.batch.items()}
+            one = model_inputs(self.model, self.tokens, np.array([row]), self.workers.device)
             values = torch.autograd.grad(self.losses(one, self.labels[row : row + 1]).sum(), list(named.values()))
             moved = self.stepped(dict(zip(named.values(), values, strict=True)))
             steps.append({name: moved[p].detach() - p.detach() for name, p in named.items()})
@@ -121,7 +134,7 @@ class Bench:
             for name, p in named.items()
         }
         (slope,) = torch.autograd.grad(self.real_loss(after), weights)
-        self.reweighted(self.losses(self.batch, self.labels), slope)
+        self.finish((self.reweighted(slope) * self.losses(self.batch, self.labels)).mean())
 
     def double_backward(self) -> None:
         named = dict(self.model.named_parameters())
@@ -133,7 +146,7 @@ class Bench:
             moved = self.stepped(dict(zip(named.values(), values, strict=True)))
             after = {name: moved[parameter] for name, parameter in named.items()}
             (slope,) = torch.autograd.grad(self.real_loss(after), weights)
-        self.reweighted(self.losses(self.batch, self.labels), slope)
+        self.finish((self.reweighted(slope) * self.losses(self.batch, self.labels)).mean())
 
     def stepped(self, gradient: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """The parameters after a step of AdamW, as a function of the gradient that keeps its graph."""
@@ -156,9 +169,9 @@ class Bench:
         self.model.train()
         return loss
 
-    def reweighted(self, losses: Tensor, slope: Tensor) -> None:
+    def reweighted(self, slope: Tensor) -> Tensor:
         new = (self.weights / 5 - slope).clamp(min=1e-5)
-        self.finish((new * (len(new) / new.sum()) * losses).mean())
+        return new * (len(new) / new.sum())
 
 
 def measured(step: Callable[[], None], device: torch.device) -> tuple[float, float]:

@@ -46,8 +46,9 @@ from harness.methods import SourceInfo, make_method
 from harness.phases import Phase
 from harness.planning.plan import make
 from harness.store import Store
+from harness.training.activations import model_inputs, skip_unused
 from harness.training.classifier import forward, load_classifier, load_tokenizer
-from harness.training.evaluation import predict, to_device
+from harness.training.evaluation import predict
 from harness.training.loop import Inputs, Loop
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
@@ -140,6 +141,7 @@ class Bench:
         training = self.training.model_copy(update={"precision": precision})
         timer = PhaseTimer(self.group.device)
         model = self.model()
+        skip_unused(model)
         tokens = TrimmedVocabulary(model, [self.tokens]).renumber(self.tokens)
         inputs = Inputs(self.source, tokens, self.quality, None, {})
         Loop(model, weights, inputs, training, 0, self.group, timer).run(lambda entry: None)
@@ -190,7 +192,7 @@ def _of_label(log_probs: Tensor, labels: Tensor) -> Tensor:
 
 def _warm_up(model: nn.Module, tokens: Tokens, rows: int) -> None:
     """One forward and backward pass without effect, as the loop of ours does before its clock starts."""
-    batch = to_device(tokens.padded(np.arange(rows)), torch.device("cpu"))
+    batch = model_inputs(model, tokens, np.arange(rows), torch.device("cpu"))
     forward(model, batch, "float32").sum().backward()
     model.zero_grad(set_to_none=True)
 
@@ -249,6 +251,7 @@ def step_seconds(bench: Bench, length: int, precision: str, repetitions: int) ->
         times.append(timer.seconds[Phase.TRAIN] - sum(times))
 
     model = bench.model()
+    skip_unused(model)
     inputs = Inputs(rows, TrimmedVocabulary(model, [tokens]).renumber(tokens), None, None, {})
     Loop(model, method, inputs, training, 0, bench.group, timer).run(note)
     return median(times)

@@ -95,6 +95,9 @@ class Training(FrozenModel):
     attention: Literal["sdpa", "eager"] = "sdpa"
     vocabulary: Literal["used", "full"] = "used"
     """``used`` trains only the embeddings of tokens that occur in the trial's rows; the others would only decay."""
+    activations: Literal["used", "full"] = "used"
+    """``used`` computes neither padding nor, in the last layer, outputs that the classifier does not read; encoders
+    other than those of the kinds of BERT, RoBERTa and ELECTRA compute everything."""
     evaluations: Positive | None = None
     """How often the model is evaluated, at even intervals; default: as often as there are epochs."""
     evaluation_batch_size: Positive = 64

@@ -18,7 +18,7 @@ from harness.config.sources import SOURCES, Source
 from harness.errors import UserError
 
 #: Increment when a code change alters the results of unchanged settings.
-RECIPE = 3
+RECIPE = 4
 
 
 class Task(FrozenModel):

@@ -5,21 +5,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from harness.data.batches import evaluation_batches
 from harness.data.split import IntArray
 from harness.data.tokens import Tokens
 from harness.metrics import ACCURACY, MACRO_F1, METRICS, label_accuracy, label_macro_f1
+from harness.training.activations import model_inputs
 from harness.training.classifier import forward
 from harness.training.process_group import ProcessGroup
 
 FloatArray = npt.NDArray[np.float32]
-
-
-def to_device(padded: dict[str, IntArray], device: torch.device) -> dict[str, Tensor]:
-    """A padded batch as tensors on the device."""
-    return {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in padded.items()}
 
 
 @torch.no_grad()
@@ -32,7 +28,7 @@ def predict(
     out = torch.zeros(len(tokens.lengths), classes, device=group.device)
     for number, rows in enumerate(evaluation_batches(tokens.lengths, batch_size)):
         if number % group.size == group.rank:
-            logits = forward(model, to_device(tokens.padded(rows), group.device), precision)
+            logits = forward(model, model_inputs(model, tokens, rows, group.device), precision)
             out[torch.from_numpy(rows).to(group.device)] = logits.log_softmax(-1)
     model.train(was_training)
     array: FloatArray = group.sum(out).cpu().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from harness.data.tokens import Tokens
 from harness.methods.base import Method, MethodSettings, MicroBatch
 from harness.methods.protocols import OuterLoss
 from harness.seeds import generator
-from harness.training.evaluation import to_device
+from harness.training.activations import model_inputs
 from harness.training.loop import Inputs, Loop
 from harness.training.meta_gradients.forward_mode import inner_products, logits_at, parameters_of
 from harness.training.process_group import ProcessGroup
@@ -134,9 +135,10 @@ class InnerTrainingRun:
                 total[name] += value
         return {name: self._group.sum(value) for name, value in total.items()}
 
-    def _batch(self, split: Split, tokens: Tokens, rows: IntArray) -> tuple[dict[str, Tensor], Tensor]:
+    def _batch(self, split: Split, tokens: Tokens, rows: IntArray) -> tuple[dict[str, Any], Tensor]:
         device = self._group.device
-        return to_device(tokens.padded(rows), device), torch.from_numpy(split.labels[rows]).to(device)
+        inputs = model_inputs(self._model, tokens, rows, device)
+        return inputs, torch.from_numpy(split.labels[rows]).to(device)
 
     def _restart(self) -> None:
         self._model.load_state_dict(self._start)

@@ -23,8 +23,11 @@ from harness.methods import AnyMethod, MicroBatch
 from harness.methods.protocols import MetaGradient
 from harness.phases import Phase
 from harness.seeds import derive
+from harness.training.activations import model_inputs
 from harness.training.classifier import forward, make_optimizer
-from harness.training.evaluation import FloatArray, metrics, predict, to_device
+from harness.training.evaluation import FloatArray, metrics, predict
+from harness.training.meta_gradients.forward_mode import ForwardModeProducts
+from harness.training.meta_gradients.ghost_products import GhostProducts
 from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead, SubsetLookahead
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
@@ -173,14 +176,14 @@ class Loop:
             last = number == len(micro_batches) - 1
             synchronized = last or self.group.size == 1
             with nullcontext() if synchronized else self.model.no_sync():  # type: ignore[operator]
-                loss, weights = self._micro_batch_loss(part, epoch, len(rows), present=not idle)
-                loss = loss * 0.0 if idle else loss
+                losses, weights, products = self._micro_batch(part, epoch, len(rows), present=not idle)
                 # DDP averages gradients over processes; the mean of a batch is over the rows of all of them
-                (loss * (self.group.size / len(rows))).backward()
-            total_loss += loss.detach()
+                self._backward(losses, weights, products, 0.0 if idle else self.group.size / len(rows))
             if not idle:
-                self.record.add(torch.from_numpy(part).to(self.group.device), weights, self.done)
+                weights, losses = weights.detach(), losses.detach()
+                total_loss += (weights * losses).sum()
                 total_weight += weights.sum()
+                self.record.add(torch.from_numpy(part).to(self.group.device), weights, self.done)
         if self.method.settings.normalize:
             mean = self.group.sum(total_weight) / len(rows)
             factor = torch.where(mean > 0, 1.0 / mean, torch.zeros_like(mean))
@@ -194,8 +197,20 @@ class Loop:
         self.done += 1
         return total_loss
 
-    def _micro_batch_loss(self, rows: IntArray, epoch: int, size: int, present: bool) -> tuple[Tensor, Tensor]:
-        """The loss of a micro-batch of B rows, without a backward pass.
+    def _backward(
+        self, losses: Tensor, weights: Tensor, products: GhostProducts | ForwardModeProducts | None, factor: float
+    ) -> None:
+        """Adds ∇ factor · Σ w·ce to the gradients of the parameters; losses and weights are [B]."""
+        known = isinstance(products, GhostProducts) and products.ready
+        if known and not weights.requires_grad and self.group.size == 1:  # DDP needs a backward pass of its own
+            products.backward(weights * factor)  # type: ignore[union-attr]
+        else:
+            ((weights * losses).sum() * factor).backward()
+
+    def _micro_batch(
+        self, rows: IntArray, epoch: int, size: int, present: bool
+    ) -> tuple[Tensor, Tensor, GhostProducts | ForwardModeProducts | None]:
+        """The losses and weights of a micro-batch of B rows, without a backward pass.
 
         Args:
             rows: their positions in the source [B].
@@ -204,10 +219,10 @@ class Loop:
             present: False where this process has no row of its own and the row must not count.
 
         Returns:
-            Σ w·ce, a scalar attached to the graph, and the weights, detached [B].
+            Cross-entropy and weights, attached to the graph [B], and what is known of the gradients of single rows.
         """
         device = self.group.device
-        batch = to_device(self.inputs.tokens.padded(rows), device)
+        batch = model_inputs(self.plain, self.inputs.tokens, rows, device)
         index = torch.from_numpy(rows).to(device)
         labels = self.labels[index]
         products = self.ahead.example_products(batch, labels) if self.ahead else None
@@ -221,7 +236,7 @@ class Loop:
         weights = self._weights(rows, index, labels, logits, epoch, gradients)
         if self.done % CHECK_EVERY.get(device.type, 20) == 0:
             self._check(rows, losses.detach(), weights.detach())
-        return (weights * losses).sum(), weights.detach()
+        return losses, weights, products
 
     def _weights(
         self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int,
@@ -229,7 +244,7 @@ class Loop:
     ) -> Tensor:  # fmt: skip
         """The weights of a micro-batch [B]: the method's for the rows that it weighs, 1 for others."""
         if self.positions is None:
-            return self.method.checked_weights(self._micro_batch(rows, index, labels, logits, epoch, gradients, index))
+            return self.method.checked_weights(self._seen(rows, index, labels, logits, epoch, gradients, index))
         positions = self.positions[index]
         selection = (positions >= 0).nonzero()[:, 0]
         weights = logits.new_ones(len(rows))
@@ -240,13 +255,13 @@ class Loop:
         if gradients is not None:
             assert self.inputs.weighed is not None, "there are positions only where some rows are weighed"
             subset = SubsetLookahead(gradients, selection, positions, len(self.inputs.weighed))
-        batch = self._micro_batch(
+        batch = self._seen(
             rows[selection.cpu().numpy()], index[selection], labels[selection], logits[selection], epoch, subset,
             positions,
         )  # fmt: skip
         return weights.index_put((selection,), self.method.checked_weights(batch))
 
-    def _micro_batch(
+    def _seen(
         self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int,
         gradients: MetaGradient | None, positions: Tensor,
     ) -> MicroBatch:  # fmt: skip
@@ -293,7 +308,7 @@ class Loop:
     def _warm_up(self) -> None:
         """One forward and backward pass without effect: the first pass pays for kernels and allocators."""
         rows = np.arange(min(self.training.batch_size, len(self.inputs.source)))
-        batch = to_device(self.inputs.tokens.padded(rows), self.group.device)
+        batch = model_inputs(self.plain, self.inputs.tokens, rows, self.group.device)
         devices = [self.group.device] if self.group.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             forward(self.plain, batch, self.training.precision).sum().backward()

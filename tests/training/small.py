@@ -16,6 +16,7 @@ from harness.planning import plan as planning
 from harness.planning.plan import Plan
 from harness.planning.trials import Job
 from harness.store import Store
+from harness.training.activations import skip_unused
 from harness.training.classifier import load_classifier, load_tokenizer
 from harness.training.loop import Inputs, Loop
 from harness.training.process_group import ProcessGroup
@@ -67,6 +68,7 @@ def make_loop(
     """A loop on the rows of ``split`` with made-up checker scores, evaluated on them too."""
     torch.set_num_threads(1)
     model = load_classifier(str(encoder), CLASSES, 0, "sdpa")
+    skip_unused(model)
     scores: dict[str, IntArray] = {"quality": log_scores(len(split), 1), "diversity": log_scores(len(split), 2)}
     inputs = Inputs(split, tokens, scores["quality"], scores["diversity"], {"test": (split, tokens)}, **more)
     return Loop(model, method, inputs, training, 0, group, PhaseTimer(group.device))

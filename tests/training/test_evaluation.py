@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from harness.metrics import METRICS
+from harness.training.activations import model_inputs
 from harness.training.classifier import forward, load_classifier
-from harness.training.evaluation import metrics, predict, to_device
+from harness.training.evaluation import metrics, predict
 from tests.training.small import HERE
 
 
@@ -50,7 +51,7 @@ def test_predictions_are_in_the_order_of_the_rows(tokens, tiny_encoder):
     model.eval()
     with torch.no_grad():
         for row in (0, 5, len(log_probs) - 1):
-            logits = forward(model, to_device(tokens.padded([row]), HERE.device), "float32")
+            logits = forward(model, model_inputs(model, tokens, np.array([row]), HERE.device), "float32")
             np.testing.assert_allclose(log_probs[row], logits.log_softmax(-1)[0].numpy(), atol=1e-5)
 
 

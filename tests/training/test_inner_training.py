@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from harness.config.experiment import Training
 from harness.errors import TrialError
+from harness.training.activations import model_inputs, skip_unused
 from harness.training.classifier import load_classifier
-from harness.training.evaluation import to_device
 from harness.training.inner_training import FixedWeights, InnerTrainingRun
 from harness.training.loop import Inputs, Loop
 from harness.training.timing import PhaseTimer
@@ -24,6 +24,7 @@ REAL = np.arange(33, 48)
 def scene(rows, tokens, tiny_encoder):
     torch.set_num_threads(1)
     model = load_classifier(str(tiny_encoder), CLASSES, 0, "sdpa")
+    skip_unused(model)
     inputs = Inputs(rows, tokens, None, None, {"test": (rows, tokens)}, (rows.take(REAL), tokens.take(REAL)))
     return model, inputs
 
@@ -49,6 +50,7 @@ def test_an_inner_training_is_the_loop_on_those_rows_and_is_undone(scene, tiny_e
         assert not same(once, start)
     assert same(start, state(model))
     other = load_classifier(str(tiny_encoder), CLASSES, 0, "sdpa")
+    skip_unused(other)
     part = Inputs(inputs.source.take(chosen), inputs.tokens.take(chosen), None, None, {})
     training = TRAINING.model_copy(update={"epochs": 2})
     Loop(other, FixedWeights(weights[chosen]), part, training, 0, HERE, PhaseTimer(HERE.device)).run(lambda entry: None)
@@ -64,7 +66,7 @@ def test_the_model_is_put_back_after_an_error(scene):
 
 
 def gradient(model, split, tokens, rows, loss):
-    batch, labels = to_device(tokens.padded(rows), HERE.device), torch.from_numpy(split.labels[rows])
+    batch, labels = model_inputs(model, tokens, rows, HERE.device), torch.from_numpy(split.labels[rows])
     values = F.cross_entropy(model(**batch).logits, labels, reduction="none")
     value = (1 - (-values).exp() if loss == "bounded" else values).mean()
     return [g.double() for g in torch.autograd.grad(value, list(model.parameters()))]

@@ -13,8 +13,8 @@ from torch.func import functional_call
 
 from harness.config.experiment import Training
 from harness.phases import Phase
+from harness.training.activations import model_inputs, skip_unused
 from harness.training.classifier import load_classifier, make_optimizer
-from harness.training.evaluation import to_device
 from harness.training.meta_gradients.forward_mode import ForwardModeProducts, plain_attention
 from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead
 from harness.training.timing import PhaseTimer
@@ -32,6 +32,7 @@ class Scene:
     def __init__(self, rows, tokens, encoder, dtype=torch.float64, dropout=0.2, training=TRAINING, frozen=()):
         self.rows, self.tokens, self.dtype = rows, tokens, dtype
         self.model = load_classifier(str(encoder), CLASSES, 0, "sdpa").to(dtype).train()
+        skip_unused(self.model)
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = dropout
@@ -51,7 +52,7 @@ class Scene:
         self.ahead = Lookahead(self.model, self.optimizer, real_set, training, 0, HERE, PhaseTimer(HERE.device))
 
     def inputs(self, rows):
-        return to_device(self.tokens.padded(rows), HERE.device), torch.from_numpy(self.rows.labels[rows])
+        return model_inputs(self.model, self.tokens, rows, HERE.device), torch.from_numpy(self.rows.labels[rows])
 
     def bound(self):
         batch, labels = self.inputs(ROWS)
@@ -100,7 +101,7 @@ def off(actual, expected):
 
 
 @pytest.mark.parametrize("ghost", [True, False])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 5e-5)])
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, ghost, rows, tokens, tiny_encoder):
     exact = Scene(rows, tokens, tiny_encoder)
@@ -124,7 +125,7 @@ def test_same_as_double_backward_through_the_step(rule, dtype, tolerance, ghost,
         assert off(scene.bound().sensitivity(WEIGHTS, rule, None), expected) < tolerance
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 5e-5)])
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_same_as_a_library_that_differentiates_through_the_step(rule, dtype, tolerance, rows, tokens, tiny_encoder):
     training = TRAINING.model_copy(update={"weight_decay": 0.0})  # the library knows Adam, not AdamW

@@ -11,8 +11,8 @@ from harness.checkers.scores import load_scores
 from harness.config.experiment import Training
 from harness.methods import Method, MethodSettings, SourceInfo
 from harness.training import run_trial
+from harness.training.activations import model_inputs
 from harness.training.classifier import forward, load_classifier
-from harness.training.evaluation import to_device
 from harness.training.inner_training import FixedWeights, InnerTrainingRun
 from harness.training.loop import Inputs, Loop
 from harness.training.meta_gradients.lookahead import SubsetLookahead
@@ -43,7 +43,7 @@ class Triple(Method[MethodSettings]):
 def test_the_loss_of_one_step_by_hand(rows, tokens, tiny_encoder):
     loop = make_loop(Triple(), rows, tokens, tiny_encoder, ONE_STEP, weighed=WEIGHED)
     with torch.no_grad():
-        batch = to_device(tokens.padded(np.arange(48)), HERE.device)
+        batch = model_inputs(loop.plain, tokens, np.arange(48), HERE.device)
         logits = forward(loop.plain, batch, "float32")
         losses = F.cross_entropy(logits, torch.from_numpy(rows.labels), reduction="none").double().numpy()
     outcome = loop.run(lambda entry: None)

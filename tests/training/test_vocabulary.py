@@ -9,8 +9,9 @@ import torch
 from harness.checkers.scores import load_scores
 from harness.config.experiment import Training
 from harness.training import run_trial
+from harness.training.activations import model_inputs
 from harness.training.classifier import load_classifier, make_optimizer
-from harness.training.evaluation import predict, to_device
+from harness.training.evaluation import predict
 from harness.training.vocabulary import TrimmedVocabulary, decayed
 from tests.training.small import HERE, fill, find, make_plan
 
@@ -73,7 +74,7 @@ def test_rows_with_tokens_that_training_never_met_are_scored_as_by_the_full_mode
         optimizer, schedule = make_optimizer(model, training, steps)
         for _ in range(steps):
             optimizer.zero_grad()
-            model(**to_device(trained.padded([0, 1]), group.device)).logits.square().sum().backward()
+            model(**model_inputs(model, trained, np.arange(2), group.device)).logits.square().sum().backward()
             optimizer.step()
             schedule.step()
         for _ in range(2):  # a second extension changes nothing

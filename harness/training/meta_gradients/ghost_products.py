@@ -8,9 +8,10 @@ of such a layer to the inner product of a direction v with the gradient of examp
 where a_i is the input of the layer, y_i its output, and layer(a_i; v) its output with v in place of its parameters.
 No gradient of a single example is formed (the "ghost dot-product" of Wang et al. 2024, Data Shapley in One Training
 Run). The sum over all layers is exact and equals the result of ``forward_mode``, which takes three products per layer
-instead of one.
+instead of one. The a_i and ∂ℓ_i/∂y_i also give the gradient of Σ w_i ℓ_i for any weights, without another pass.
 
-Requirements: outputs keep the batch dimension, and every parameter belongs to one layer. BERT, MiniLM, DistilBERT,
+Requirements: outputs keep the batch dimension or that of the tokens without padding, and every parameter belongs to one
+layer. BERT, MiniLM, DistilBERT,
 RoBERTa and ELECTRA meet them; DeBERTa does not: its examples share the keys and queries of the positions.
 """
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from harness.training.activations import Rows
 from harness.training.meta_gradients.forward_mode import Direction
 
 LINEAR_IN_PARAMETERS = (nn.Linear, nn.Embedding, nn.LayerNorm)
@@ -38,8 +40,8 @@ class Call:
 
     Attributes:
         name: of the layer.
-        input: detached, [B, ...].
-        output: attached to the graph, [B, ...].
+        input: detached, [B, ...], or [1, N, ...] for a sequence of N tokens without padding.
+        output: attached to the graph, [B, ...] or [1, N, ...].
         version: of the output's memory; another one later means that it was changed in place.
     """
 
@@ -58,10 +60,11 @@ class GhostProducts:
         model: the classifier without wrappers.
         rows: number of rows B of the batch.
         precision: ``float32`` or ``bfloat16``, as in training.
+        layout: where the rows lie in a sequence without padding, for a model that takes one.
     """
 
-    def __init__(self, model: nn.Module, rows: int, precision: str) -> None:
-        self._model, self._rows, self._precision = model, rows, precision
+    def __init__(self, model: nn.Module, rows: int, precision: str, layout: Rows | None = None) -> None:
+        self._model, self._rows, self._precision, self._layout = model, rows, precision, layout
         self._layers = {
             name: module
             for name, module in model.named_modules()
@@ -91,18 +94,22 @@ class GhostProducts:
     def _expand(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Repeats the input of an embedding that all rows share (positions) for every row."""
         first, *rest = inputs
-        return (first.expand(self._rows, *first.shape[1:]) if len(first) == 1 else first, *rest)
+        shared = len(first) == 1 and self._layout is None
+        return (first.expand(self._rows, *first.shape[1:]) if shared else first, *rest)
 
     def is_exact(self) -> bool:
         """True if the products are exact for this model.
 
-        Every trainable parameter must belong to exactly one supported layer, and outputs keep the batch dimension. An
-        output that was changed in place after its layer returned it is not supported.
+        Every trainable parameter must belong to exactly one supported layer, and outputs keep the batch dimension or
+        that of the tokens. An output that was changed in place after its layer returned it is not supported.
         """
         called = {call.name for call in self._calls} == set(self._layers)
         parameters = [p for _, p in self._model.named_parameters(remove_duplicate=False) if p.requires_grad]
         once = len(parameters) == len(set(parameters))
-        kept = all(len(call.output) == self._rows and call.output._version == call.version for call in self._calls)
+        kept = all(
+            (len(call.output) == self._rows or self._by_token(call.output)) and call.output._version == call.version
+            for call in self._calls
+        )
         return called and once and kept
 
     def gradient(self, losses: Tensor, weights: Tensor) -> dict[str, Tensor]:
@@ -145,10 +152,64 @@ class GhostProducts:
         with torch.no_grad(), torch.autocast(losses.device.type, torch.bfloat16, self._precision == "bfloat16"):
             for call, slope in zip(self._calls, self._slopes, strict=True):
                 change = functional_call(self._layers[call.name], self._along(call.name, direction), (call.input,))
-                total += (change.to(total.dtype) * slope.to(total.dtype)).flatten(1).sum(1)
+                products = change.to(total.dtype) * slope.to(total.dtype)
+                if self._by_token(products):
+                    assert self._layout is not None, "without a layout nothing is by token"
+                    total.index_add_(0, self._layout.of_token, products[0].flatten(1).sum(1))
+                else:
+                    total += products.flatten(1).sum(1)
         return total / self._weights
+
+    @property
+    def ready(self) -> bool:
+        """True once the ∂ℓ_i/∂y_i are computed, by ``gradient`` or ``inner_products``."""
+        return self._weights is not None
+
+    def backward(self, weights: Tensor) -> None:
+        """Adds ∇ Σ w ℓ to the ``grad`` of every trainable parameter, from what is known by layer.
+
+        Takes one product per linear layer, where a backward pass takes two.
+
+        Args:
+            weights: w [B], detached.
+        """
+        assert self._weights is not None, "needs the slopes of every layer"
+        factors = weights / self._weights
+        with torch.autocast(weights.device.type, torch.bfloat16, self._precision == "bfloat16"):
+            for call, slope in zip(self._calls, self._slopes, strict=True):
+                by_token = self._by_token(slope)
+                factor = factors[self._layout.of_token][None] if by_token and self._layout else factors
+                scaled = slope * factor.to(slope.dtype).reshape(*factor.shape, *[1] * (slope.dim() - factor.dim()))
+                _add_gradients(self._layers[call.name], call.input, scaled)
+
+    def _by_token(self, values: Tensor) -> bool:
+        """True for [1, N, ...], the values of a sequence without padding."""
+        return self._layout is not None and values.shape[:2] == (1, len(self._layout.of_token))
 
     def _along(self, name: str, direction: Direction) -> dict[str, Tensor]:
         """The direction for one layer; zero for parameters that are not trained."""
         own = self._layers[name].named_parameters(recurse=False)
         return {key: direction[f"{name}.{key}"] if p.requires_grad else torch.zeros_like(p) for key, p in own}
+
+
+def _add_gradients(layer: nn.Module, inputs: Tensor, slope: Tensor) -> None:
+    """Adds the gradients of a layer's parameters to their ``grad``.
+
+    Args:
+        layer: linear in its parameters.
+        inputs: of one call.
+        slope: of the loss in the output of this call.
+    """
+    parameters = {name: p for name, p in layer.named_parameters(recurse=False) if p.requires_grad}
+    gradients: tuple[Tensor, ...]
+    if isinstance(layer, nn.Linear):
+        flat = slope.flatten(0, -2)
+        known = {"weight": lambda: flat.T @ inputs.flatten(0, -2), "bias": lambda: flat.sum(0)}
+        gradients = tuple(known[name]() for name in parameters)
+    else:
+        with torch.enable_grad():
+            own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+            gradients = torch.autograd.grad(functional_call(layer, own, (inputs,)), list(own.values()), slope)
+    for parameter, value in zip(parameters.values(), gradients, strict=True):
+        value = value.to(parameter.dtype)
+        parameter.grad = value if parameter.grad is None else parameter.grad.add_(value)

@@ -28,7 +28,7 @@ from harness.data.tokens import Tokens
 from harness.methods.protocols import Form, Rule
 from harness.phases import Phase
 from harness.seeds import generator
-from harness.training.evaluation import to_device
+from harness.training.activations import model_inputs
 from harness.training.meta_gradients.forward_mode import ForwardModeProducts, gradient, losses_at, parameters_of
 from harness.training.meta_gradients.ghost_products import GhostProducts
 from harness.training.process_group import ProcessGroup
@@ -70,20 +70,21 @@ class Lookahead:
         self._names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.uses_ghost_products = self._probe()
 
-    def example_products(self, batch: Tensors, labels: Tensor) -> GhostProducts | ForwardModeProducts:
+    def example_products(self, batch: dict[str, Any], labels: Tensor) -> GhostProducts | ForwardModeProducts:
         """Inner products for a forward pass, which must run in the context ``recording()`` of the returned object."""
         if self.uses_ghost_products:
-            return GhostProducts(self.model, len(labels), self.training.precision)
+            return GhostProducts(self.model, len(labels), self.training.precision, batch.get("rows"))
         return ForwardModeProducts(self.model, batch, labels, self.training.precision)
 
     def _probe(self) -> bool:
         """True if ``GhostProducts`` are exact for this model; tried on a batch with the first real row twice."""
         rows = np.zeros(2, dtype=np.int64)
-        products = GhostProducts(self.model, len(rows), self.training.precision)
+        batch = model_inputs(self.model, self._tokens, rows, self.group.device)
+        products = GhostProducts(self.model, len(rows), self.training.precision, batch.get("rows"))
         was_training = self.model.training
         self.model.eval()
         with torch.no_grad(), products.recording():
-            self.model(**to_device(self._tokens.padded(rows), self.group.device))
+            self.model(**batch)
         self.model.train(was_training)
         return products.is_exact()
 
@@ -124,7 +125,7 @@ class Lookahead:
         share = selection[self.group.rank :: self.group.size]
         size = self.training.batch_size
         for part in (share[rows] for rows in evaluation_batches(self._tokens.lengths[share], size)):
-            batch = to_device(self._tokens.padded(part), self.group.device)
+            batch = model_inputs(self.model, self._tokens, part, self.group.device)
             labels = self._labels[torch.from_numpy(part).to(self.group.device)]
             loss = losses_at(self.model, batch, labels, self.training.precision)(moved).sum() / len(selection)
             gradients = torch.autograd.grad(loss, list(moved.values()), allow_unused=True, materialize_grads=True)
