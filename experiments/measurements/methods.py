@@ -213,6 +213,16 @@ def measure_parts(bench: Bench, repetitions: int, out: Console) -> dict[str, Run
     }
 
 
+def account_ratios(bench: Bench, ratios: dict[str, float], parts: dict[str, Runtime]) -> dict[str, float]:
+    """The accounts of every method on the generated rows over those of CE."""
+    charged = accounts(bench, ratios, parts)
+    return {
+        f"{name}_{account}": float(charged.loc[name, account] / charged.loc["ce", account])
+        for name in charged.index
+        for account in ("stand_alone", "marginal")
+    }
+
+
 def accounts(bench: Bench, ratios: dict[str, float], parts: dict[str, Runtime]) -> pd.DataFrame:
     """The accounts of the grid, by method on the generated rows; see ``harness.reports.costs.accounts``."""
     rows = []
@@ -263,31 +273,33 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=192, help="generated rows of ratios (default 192: six steps)")
     parser.add_argument("--trial-rows", type=int, help="generated rows of the accounts (default: all)")
     parser.add_argument("--repetitions", type=int, default=7, help="epochs of each method (default 7)")
-    parser.add_argument("--trial-repetitions", type=int, default=3, help="whole trials of each kind (default 3)")
+    parser.add_argument("--trial-repetitions", type=int, default=3, help="whole trials (default 3; 0: steps only)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1, as a trial has)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
     out = Console(highlight=False)
     names = sorted({"ce", *args.methods})
     inner = [name for name in names if "inner_training" in methods.get(name).needs]
+    plain = [name for name in names if name not in inner]
+    names = names if args.trial_repetitions else plain
     bench = Bench(args.benchmark, names, args.rows, args.threads)
-    bench.prepare_scores()
-    measured, ce_seconds = compare_steps(bench, [name for name in names if name not in inner], args.repetitions, out)
-    measured |= compare_trainings(bench, inner, args.trial_repetitions, out)
-    ratios = with_trials(bench, names, {key: median(values) for key, values in measured.items()})
-    whole = Bench(args.benchmark, names, args.trial_rows, args.threads)
-    parts = measure_parts(whole, args.trial_repetitions, out)
-    charged = accounts(whole, ratios, parts)
     report: dict[str, Any] = {
-        "benchmark": args.benchmark, "rows": bench.rows, "trial_rows": whole.rows, "epochs": bench.epochs,
-        "repetitions": args.repetitions, "trial_repetitions": args.trial_repetitions, "threads": args.threads,
-        "cpus": os.cpu_count(), "python": platform.python_version(), "torch": version("torch"),
-        "ce_step_seconds": median(ce_seconds), "parts": parts,
+        "benchmark": args.benchmark, "rows": bench.rows, "epochs": bench.epochs, "repetitions": args.repetitions,
+        "trial_repetitions": args.trial_repetitions, "threads": args.threads, "cpus": os.cpu_count(),
+        "python": platform.python_version(), "torch": version("torch"),
     }  # fmt: skip
+    bench.prepare_scores()
+    measured, ce_seconds = compare_steps(bench, plain, args.repetitions, out)
+    report["ce_step_seconds"] = median(ce_seconds)
+    if args.trial_repetitions:
+        measured |= compare_trainings(bench, inner, args.trial_repetitions, out)
+    ratios = with_trials(bench, names, {key: median(values) for key, values in measured.items()})
+    if args.trial_repetitions:
+        whole = Bench(args.benchmark, names, args.trial_rows, args.threads)
+        parts = measure_parts(whole, args.trial_repetitions, out)
+        ratios |= account_ratios(whole, ratios, parts)
+        report |= {"trial_rows": whole.rows, "parts": parts}
     report |= {f"{key}_ratio": value for key, value in ratios.items()}
-    for account in ("stand_alone", "marginal"):
-        of_ce = charged.loc["ce", account]
-        report |= {f"{name}_{account}_ratio": float(charged.loc[name, account] / of_ce) for name in names}
     report |= {f"{key}_all": values for key, values in measured.items()}
     show(names, measured, report, out)
     if args.json:
