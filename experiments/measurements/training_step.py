@@ -3,15 +3,16 @@
 * authors: transformers' Trainer, every row padded to 128 tokens, and for DIMP the quality checker run in every step, as
   the paper's code does.
 * trainer: the same Trainer with dynamic padding (``DataCollatorWithPadding``) and weights' scores computed before.
-* ours: ``harness.training.loop.Loop`` with a trimmed vocabulary, as trials train; in float32, and in bfloat16 where the
-  processor has instructions for it.
+* ours: ``harness.training.loop.Loop`` with a trimmed vocabulary and without padding, as trials train; in float32,
+  and in bfloat16 where the processor has instructions for it.
 
 All ways train the same encoder on the same rows of a benchmark, from the same start, for one pass. Loading, tokenizing
 and scoring are not timed. The ways take turns; figures are medians over the repetitions.
 
 The matrix rate is what this processor reaches on the products of the encoder's linear layers alone (forward, and the
 two of the backward pass), timed in the same run. A way's share of it is the time of these products, for the tokens that
-it computes, over the time that it takes. Checkers do not count as its products.
+it computes, over the time that it takes. Checkers do not count as its products. The last column holds every way against
+the same work: the products of ours, which are the least that the logits need, over the time that the way takes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -126,8 +128,11 @@ class Bench:
         self.checker = self.model(seed=1).eval()
         self.quality = predict(self.checker, self.tokens, self.classes, 64, "float32", self.group)
 
-    def model(self, seed: int = 0) -> nn.Module:
-        return load_classifier(ENCODER, self.classes, seed, "sdpa")
+    def model(self, seed: int = 0, skips: bool = False) -> nn.Module:
+        model = load_classifier(ENCODER, self.classes, seed, "sdpa")
+        if skips:
+            skip_unused(model)
+        return model
 
     def authors(self, method: str) -> float:
         return self._trainer(method, "max_length", self.checker)
@@ -140,8 +145,7 @@ class Bench:
         weights.prepare(SourceInfo(self.source.labels, self.classes, None))
         training = self.training.model_copy(update={"precision": precision})
         timer = PhaseTimer(self.group.device)
-        model = self.model()
-        skip_unused(model)
+        model = self.model(skips=True)
         tokens = TrimmedVocabulary(model, [self.tokens]).renumber(self.tokens)
         inputs = Inputs(self.source, tokens, self.quality, None, {})
         Loop(model, weights, inputs, training, 0, self.group, timer).run(lambda entry: None)
@@ -180,7 +184,7 @@ class Bench:
         """Tokens of every batch of a pass, padding included."""
         size, lengths = self.training.batch_size, self.tokens.lengths
         if way == "ours":
-            return [len(rows) * int(lengths[rows].max()) for rows in epoch_batches(lengths, size, 0, 0)]
+            return [int(lengths[rows].sum()) for rows in epoch_batches(lengths, size, 0, 0)]
         order = np.random.default_rng(0).permutation(len(lengths))
         batches = [lengths[order[start : start + size]] for start in range(0, len(order), size)]
         return [len(batch) * (PAPER_LENGTH if way == "authors" else int(batch.max())) for batch in batches]
@@ -200,27 +204,39 @@ def _warm_up(model: nn.Module, tokens: Tokens, rows: int) -> None:
 # -- the matrix rate -------------------------------------------------------------------------------------------------
 
 
-def linear_shapes(model: nn.Module, classes: int) -> list[tuple[int, int]]:
-    """(inputs, outputs) of every linear layer that runs on all tokens."""
-    shapes: list[tuple[int, int]] = []
+@dataclass(frozen=True, order=True)
+class Product:
+    """A linear layer: its inputs and outputs, and whether it runs on all tokens or on one of each row."""
+
+    inputs: int
+    outputs: int
+    on_all_tokens: bool
+
+
+def linear_layers(model: nn.Module) -> list[Product]:
+    """The linear layers of a model, one for each call in a forward pass."""
+    layers: list[Product] = []
 
     def record(module: nn.Module, arguments: tuple[Tensor, ...], _: Tensor) -> None:
-        if isinstance(module, nn.Linear) and arguments[0].dim() == 3:
-            shapes.append((module.in_features, module.out_features))
+        if isinstance(module, nn.Linear):
+            calls = arguments[0].numel() // module.in_features
+            layers.append(Product(module.in_features, module.out_features, calls == 6))
 
     hooks = [module.register_forward_hook(record) for module in model.modules()]
-    model(input_ids=torch.ones(2, 3, dtype=torch.int64))
+    tokens = Tokens(np.ones(6, np.int32), np.zeros(6, np.int8), np.array([0, 3, 6]))
+    model(**model_inputs(model, tokens, np.arange(2), torch.device("cpu")))
     for hook in hooks:
         hook.remove()
-    return shapes
+    return layers
 
 
-def product_seconds(shapes: list[tuple[int, int]], tokens: int, dtype: torch.dtype, repetitions: int) -> float:
-    """Seconds of the products of one step on ``tokens`` tokens, by linear layer: outputs, and both gradients."""
+def product_seconds(layers: list[Product], tokens: int, rows: int, dtype: torch.dtype, repetitions: int) -> float:
+    """Seconds of the products of one step, by linear layer: outputs, and both gradients."""
     total = 0.0
-    for inputs, outputs in sorted(set(shapes)):
+    for layer in sorted(set(layers)):
+        inputs, outputs, count = layer.inputs, layer.outputs, tokens if layer.on_all_tokens else rows
         x, weight, slope = (
-            torch.randn(*shape).to(dtype) for shape in ((tokens, inputs), (outputs, inputs), (tokens, outputs))
+            torch.randn(*shape).to(dtype) for shape in ((count, inputs), (outputs, inputs), (count, outputs))
         )
         y, dx, dw = torch.empty_like(slope), torch.empty_like(x), torch.empty_like(weight)
         times = []
@@ -230,7 +246,7 @@ def product_seconds(shapes: list[tuple[int, int]], tokens: int, dtype: torch.dty
             torch.mm(slope, weight, out=dx)
             torch.mm(slope.T, x, out=dw)
             times.append(time.perf_counter() - start)
-        total += shapes.count((inputs, outputs)) * median(times[1:])
+        total += layers.count(layer) * median(times[1:])
     return total
 
 
@@ -250,8 +266,7 @@ def step_seconds(bench: Bench, length: int, precision: str, repetitions: int) ->
     def note(entry: dict[str, float]) -> None:  # one step an epoch
         times.append(timer.seconds[Phase.TRAIN] - sum(times))
 
-    model = bench.model()
-    skip_unused(model)
+    model = bench.model(skips=True)
     inputs = Inputs(rows, TrimmedVocabulary(model, [tokens]).renumber(tokens), None, None, {})
     Loop(model, method, inputs, training, 0, bench.group, timer).run(note)
     return median(times)
@@ -324,24 +339,32 @@ def compare(bench: Bench, precisions: list[str], repetitions: int, out: Console)
         for method, way in rates:
             rates[method, way].append(len(bench.source) / ways[way](method))
     median_rates = {key: median(values) for key, values in rates.items()}
-    shapes = linear_shapes(bench.model(), bench.classes)
+    size, needed = bench.training.batch_size, bench.computed_tokens("ours")
+    layers = {skips: linear_layers(bench.model(skips=skips)) for skips in (True, False)}
     table = Table(
         "method", "way", "rows/s", "lowest .. highest", "tokens of a batch", "padding", "share of matrix rate",
-        title=f"{bench.name}: {len(bench.source)} rows, mean {bench.tokens.lengths.mean():.1f} tokens",
+        "of what is needed", title=f"{bench.name}: {len(bench.source)} rows, mean {bench.tokens.lengths.mean():.1f} tokens",
     )  # fmt: skip
     facts: dict[str, Any] = {"rows": len(bench.source), "mean_tokens": float(bench.tokens.lengths.mean())}
     for (method, way), rate in median_rates.items():
         computed = bench.computed_tokens(way.split()[0])
         padding = 1.0 - bench.tokens.lengths.sum() / sum(computed)
         dtype = torch.bfloat16 if way.endswith("bfloat16") else torch.float32
-        products = product_seconds(shapes, round(float(np.mean(computed))), dtype, repetitions) * len(computed)
-        share = products * rate / len(bench.source)
+        seconds = len(bench.source) / rate
+        share, useful = (
+            product_seconds(layers[skips], round(float(np.mean(tokens))), size, dtype, repetitions)
+            * len(tokens)
+            / seconds
+            for skips, tokens in ((way.startswith("ours"), computed), (True, needed))
+        )
         span = f"{min(rates[method, way]):.1f} .. {max(rates[method, way]):.1f}"
         table.add_row(
-            method, way, f"{rate:.1f}", span, f"{np.mean(computed):.0f}", f"{padding:.1%}", f"{share:.0%}"
+            method, way, f"{rate:.1f}", span, f"{np.mean(computed):.0f}", f"{padding:.1%}", f"{share:.0%}",
+            f"{useful:.0%}",
         )  # fmt: skip
         facts[f"{method} {way}"] = {
             "rows_per_second": rates[method, way], "padding": float(padding), "share_of_matrix_rate": share,
+            "share_of_needed_products": useful,
         }  # fmt: skip
     out.print(table)
     for (method, ours, theirs), goal in GOALS.items():
@@ -360,11 +383,11 @@ def shares(bench: Bench, precisions: list[str], repetitions: int, out: Console) 
     """A step of ours on rows of one length against its matrix products alone."""
     table = Table("tokens", "precision", "step ms", "products ms", "share of matrix rate", "goal")
     facts: dict[str, Any] = {}
-    shapes = linear_shapes(bench.model(), bench.classes)
+    layers, size = linear_layers(bench.model(skips=True)), bench.training.batch_size
     for length in (16, 32):
         for precision in precisions:
             dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-            products = product_seconds(shapes, length * bench.training.batch_size, dtype, 3 * repetitions)
+            products = product_seconds(layers, length * size, size, dtype, 3 * repetitions)
             step = step_seconds(bench, length, precision, 3 * repetitions)
             facts[f"share_of_matrix_rate_{length}_tokens_{precision}"] = products / step
             table.add_row(
