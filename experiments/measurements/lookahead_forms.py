@@ -35,6 +35,7 @@ from harness.store import Store
 from harness.training import run_trial
 from harness.training.activations import model_inputs, skip_unused
 from harness.training.classifier import forward, load_classifier
+from harness.training.dropout import replace_dropout
 from harness.training.loop import Inputs, Loop, Report
 from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead
 from harness.training.process_group import ProcessGroup
@@ -119,6 +120,7 @@ def main() -> None:
     for epochs in args.epochs:
         model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
         skip_unused(model)
+        replace_dropout(model)
         inputs = Inputs(source, run_trial.tokens_of(trial, source, store), None, None, {})
         # the learning rate falls to zero at the end of a training: look in the middle of one of twice the length
         training = trial.training.model_copy(update={"epochs": 2 * epochs})

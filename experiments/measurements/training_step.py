@@ -50,6 +50,7 @@ from harness.planning.plan import make
 from harness.store import Store
 from harness.training.activations import model_inputs, skip_unused
 from harness.training.classifier import forward, load_classifier, load_tokenizer
+from harness.training.dropout import replace_dropout
 from harness.training.evaluation import predict
 from harness.training.loop import Inputs, Loop
 from harness.training.process_group import ProcessGroup
@@ -132,6 +133,7 @@ class Bench:
         model = load_classifier(ENCODER, self.classes, seed, "sdpa")
         if skips:
             skip_unused(model)
+            replace_dropout(model)
         return model
 
     def authors(self, method: str) -> float:
@@ -343,7 +345,8 @@ def compare(bench: Bench, precisions: list[str], repetitions: int, out: Console)
     layers = {skips: linear_layers(bench.model(skips=skips)) for skips in (True, False)}
     table = Table(
         "method", "way", "rows/s", "lowest .. highest", "tokens of a batch", "padding", "share of matrix rate",
-        "of what is needed", title=f"{bench.name}: {len(bench.source)} rows, mean {bench.tokens.lengths.mean():.1f} tokens",
+        "of what is needed",
+        title=f"{bench.name}: {len(bench.source)} rows, mean {bench.tokens.lengths.mean():.1f} tokens",
     )  # fmt: skip
     facts: dict[str, Any] = {"rows": len(bench.source), "mean_tokens": float(bench.tokens.lengths.mean())}
     for (method, way), rate in median_rates.items():

@@ -48,6 +48,18 @@ def training_batches(lengths: IntArray, batch_size: int, seed: int, steps: int) 
         epoch += 1
 
 
+def longest_first(rows: IntArray, lengths: IntArray, batch_size: int) -> list[IntArray]:
+    """Rows in batches of ``batch_size``, longest first; for gradients, where every further batch has its cost.
+
+    Args:
+        rows: row numbers.
+        lengths: tokens per row, of all rows.
+        batch_size: rows per batch; the last one may be smaller.
+    """
+    ordered = rows[np.argsort(-lengths[rows], kind="stable")]
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
 def evaluation_batches(lengths: IntArray, batch_size: int) -> list[IntArray]:
     """Batches of all rows, longest first, so that memory peaks in the first batch.
 

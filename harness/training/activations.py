@@ -21,6 +21,7 @@ from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from harness.data.split import IntArray
 from harness.data.tokens import Tokens
+from harness.training.dropout import dropout
 
 #: Model types whose layers are those of BERT and whose heads read the first token.
 SUPPORTED = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
@@ -87,11 +88,10 @@ class FirstTokenLayer(nn.Module):
         first = rows.first(hidden)
         query = _heads(attention, attention.query(first))
         key, value = (_heads(attention, rows.pad(layer(hidden))) for layer in (attention.key, attention.value))
-        dropout = attention.dropout.p if self.training else 0.0
-        interface = _padded_interface(attention.config._attn_implementation.removeprefix(PREFIX))
-        mask = rows.attention_mask(query.dtype)
-        context, _weights = interface(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling)
-        attended: Tensor = self.attention.output(context.flatten(2), first)
+        p = attention.dropout.p if self.training else 0.0
+        name = attention.config._attn_implementation.removeprefix(PREFIX)
+        context = _attend(name, attention, query, key, value, rows, p, attention.scaling)
+        attended: Tensor = self.attention.output(context, first)
         out: Tensor = self.output(self.intermediate(attended), attended)
         return out
 
@@ -151,19 +151,29 @@ def _heads(attention: Any, values: Tensor) -> Tensor:
     return heads
 
 
-def _padded_interface(name: str) -> Any:
-    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+def _attend(
+    name: str, module: Any, query: Tensor, key: Tensor, value: Tensor, rows: Rows, p: float, scaling: float
+) -> Tensor:
+    """The attention ``name`` of transformers with dropout ``p``, on a rectangle [B, heads, T, H / heads]: [B, T, H]."""
+    mask = rows.attention_mask(query.dtype)
+    if p > 0.0 and query.device.type == "cpu":  # no fused kernel has dropout there
+        scores = query @ key.transpose(2, 3) * scaling
+        weights = dropout((scores if mask is None else scores + mask).softmax(-1), p)
+        return (weights @ value).transpose(1, 2).flatten(2)
+    interface: Any = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+    context: Tensor = interface(module, query, key, value, mask, dropout=p, scaling=scaling)[0]
+    return context.flatten(2)
 
 
 def _register(name: str) -> None:
     """Registers the attention ``name`` of transformers for sequences without padding."""
 
     def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, *, rows: Rows, **options: Any
-    ) -> tuple[Tensor, None]:
-        padded = (_heads(module, rows.pad(states.transpose(1, 2).flatten(2))) for states in (query, key, value))
-        context, _ = _padded_interface(name)(module, *padded, rows.attention_mask(query.dtype), **options)
-        return rows.unpad(context.flatten(2)), None
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, rows: Rows, dropout: float,
+        scaling: float, **_: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
+        query, key, value = (_heads(module, rows.pad(x.transpose(1, 2).flatten(2))) for x in (query, key, value))
+        return rows.unpad(_attend(name, module, query, key, value, rows, dropout, scaling)), None
 
     AttentionInterface.register(PREFIX + name, attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + name, lambda *_, **__: None)

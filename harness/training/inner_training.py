@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config.experiment import Training
-from harness.data.batches import evaluation_batches
+from harness.data.batches import evaluation_batches, longest_first
 from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
 from harness.methods.base import Method, MethodSettings, MicroBatch
@@ -122,9 +122,9 @@ class InnerTrainingRun:
             outer = self._weighed[outer]
         parameters = {name: value.requires_grad_() for name, value in parameters_of(self._model).items()}
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-        batches = evaluation_batches(tokens.lengths[outer], self._training.batch_size)
+        batches = longest_first(outer, tokens.lengths, self._training.batch_size)
         for part in batches[self._group.rank :: self._group.size]:
-            batch, labels = self._batch(split, tokens, outer[part])
+            batch, labels = self._batch(split, tokens, part)
             logits = logits_at(self._model, batch, self._training.precision)(parameters)
             log_p = F.cross_entropy(logits, labels, reduction="none").neg()
             values = 1.0 - log_p.exp() if loss == "bounded" else -log_p

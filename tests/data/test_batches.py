@@ -7,7 +7,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.batches import SMALLEST, WINDOW, epoch_batches, evaluation_batches, training_batches
+from harness.data.batches import (
+    SMALLEST,
+    WINDOW,
+    epoch_batches,
+    evaluation_batches,
+    longest_first,
+    training_batches,
+)
 
 lengths_of = st.lists(st.integers(1, 60), min_size=1, max_size=200).map(np.array)
 sizes, seeds = st.integers(1, 40), st.integers(0, 2**32)
@@ -80,3 +87,25 @@ def test_batches_hold_rows_of_similar_length_in_random_order():
     assert padding < 0.1 * lengths.sum(), "at random it is about 0.9"
     assert len(set(np.sign(np.diff(longest)))) > 1, "lengths neither only rise nor only fall"
     assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.5
+
+
+def test_lengths_do_not_drift_within_an_epoch():
+    """Over many seeds, a batch of any place in an epoch has rows of the mean length."""
+    lengths = np.random.Generator(np.random.PCG64(0)).geometric(0.05, 40 * WINDOW) + 5  # more than one window
+    by_place = np.array([
+        [lengths[batch].mean() for batch in epoch_batches(lengths, 16, seed, 0)] for seed in range(200)
+    ])  # fmt: skip
+    standard_error = by_place.std() / np.sqrt(len(by_place))
+    assert np.abs(by_place.mean(0) - lengths.mean()).max() < 4 * standard_error
+    place = np.arange(by_place.shape[1])
+    drift = [np.corrcoef(place, means)[0, 1] for means in by_place]
+    assert abs(np.mean(drift)) < 4 * np.std(drift) / np.sqrt(len(drift))
+
+
+@given(lengths_of, sizes)
+def test_longest_first(lengths, size):
+    rows = np.arange(len(lengths))[::2]
+    batches = longest_first(rows, lengths, size)
+    assert sorted(np.concatenate(batches).tolist()) == rows.tolist()
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert np.all(np.diff(lengths[np.concatenate(batches)]) <= 0)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config.experiment import Training
-from harness.data.batches import evaluation_batches
+from harness.data.batches import longest_first
 from harness.data.split import Split
 from harness.data.tokens import Tokens
 from harness.methods.protocols import Form, Rule
@@ -123,8 +123,7 @@ class Lookahead:
         was_training = self.model.training
         self.model.eval()
         share = selection[self.group.rank :: self.group.size]
-        size = self.training.batch_size
-        for part in (share[rows] for rows in evaluation_batches(self._tokens.lengths[share], size)):
+        for part in longest_first(share, self._tokens.lengths, self.training.batch_size):
             batch = model_inputs(self.model, self._tokens, part, self.group.device)
             labels = self._labels[torch.from_numpy(part).to(self.group.device)]
             loss = losses_at(self.model, batch, labels, self.training.precision)(moved).sum() / len(selection)
