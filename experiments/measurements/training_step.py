@@ -278,7 +278,7 @@ def step_seconds(bench: Bench, length: int, precision: str, repetitions: int) ->
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -323,7 +323,7 @@ def main() -> None:
         "processor": next((x.split(": ")[1] for x in _processor_flags().splitlines() if "model name" in x), ""),
         "python": platform.python_version(), "torch": torch.__version__, "transformers": version("transformers"),
     }  # fmt: skip
-    with _quiet():
+    with quiet_transformers():
         benches = [Bench(name, args.rows, args.batch) for name in args.benchmarks]
         for bench in benches:
             facts[bench.name] = compare(bench, precisions, args.repetitions, out)
