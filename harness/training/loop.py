@@ -244,7 +244,7 @@ class Loop:
     ) -> Tensor:  # fmt: skip
         """The weights of a micro-batch [B]: the method's for the rows that it weighs, 1 for others."""
         if self.positions is None:
-            return self.method.checked_weights(self._seen(rows, index, labels, logits, epoch, gradients, index))
+            return self.method.checked_weights(self._method_input(rows, index, labels, logits, epoch, gradients, index))
         positions = self.positions[index]
         selection = (positions >= 0).nonzero()[:, 0]
         weights = logits.new_ones(len(rows))
@@ -255,13 +255,13 @@ class Loop:
         if gradients is not None:
             assert self.inputs.weighed is not None, "there are positions only where some rows are weighed"
             subset = SubsetLookahead(gradients, selection, positions, len(self.inputs.weighed))
-        batch = self._seen(
+        batch = self._method_input(
             rows[selection.cpu().numpy()], index[selection], labels[selection], logits[selection], epoch, subset,
             positions,
         )  # fmt: skip
         return weights.index_put((selection,), self.method.checked_weights(batch))
 
-    def _seen(
+    def _method_input(
         self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int,
         gradients: MetaGradient | None, positions: Tensor,
     ) -> MicroBatch:  # fmt: skip
