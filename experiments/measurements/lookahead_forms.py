@@ -33,9 +33,8 @@ from harness.methods.protocols import Form, Rule
 from harness.planning import plan as planning
 from harness.store import Store
 from harness.training import run_trial
-from harness.training.activations import model_inputs, skip_unused
-from harness.training.classifier import forward, load_classifier
-from harness.training.dropout import replace_dropout
+from harness.training.activations import model_inputs
+from harness.training.classifier import forward, make_classifier
 from harness.training.loop import Inputs, Loop, Report
 from harness.training.meta_gradients.lookahead import BatchLookahead, Lookahead
 from harness.training.process_group import ProcessGroup
@@ -118,9 +117,7 @@ def main() -> None:
     clean = np.array([not kind for kind in source.corruptions or ()])
     out, facts = Console(highlight=False), {}
     for epochs in args.epochs:
-        model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
-        skip_unused(model)
-        replace_dropout(model)
+        model = make_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training)
         inputs = Inputs(source, run_trial.tokens_of(trial, source, store), None, None, {})
         # the learning rate falls to zero at the end of a training: look in the middle of one of twice the length
         training = trial.training.model_copy(update={"epochs": 2 * epochs})

@@ -38,9 +38,8 @@ from harness.config.experiment import Training
 from harness.data.split import Split
 from harness.data.tokens import Tokens
 from harness.methods.protocols import Rule
-from harness.training.activations import model_inputs, skip_unused
-from harness.training.classifier import forward, load_classifier, make_optimizer
-from harness.training.dropout import replace_dropout
+from harness.training.activations import model_inputs
+from harness.training.classifier import forward, make_classifier, make_optimizer
 from harness.training.memory import peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.meta_gradients.forward_mode import plain_attention
 from harness.training.meta_gradients.ghost_products import GhostProducts
@@ -69,9 +68,7 @@ class Bench:
     def __init__(self, batch_size: int, precision: str, device: str) -> None:
         self.workers = ProcessGroup.here(device)
         self.training = Training.model_validate({"batch_size": batch_size, "precision": precision})
-        self.model = load_classifier(ENCODER, CLASSES, 0, "sdpa").to(self.workers.device).train()
-        skip_unused(self.model)
-        replace_dropout(self.model)
+        self.model = make_classifier(ENCODER, CLASSES, 0, self.training).to(self.workers.device).train()
         self.optimizer, self.schedule = make_optimizer(self.model, self.training, 10_000)
         self.source, self.tokens = make_tokens(batch_size, 1)
         self.real, self.real_tokens = make_tokens(batch_size, 2)

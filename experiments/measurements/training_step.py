@@ -48,9 +48,8 @@ from harness.methods import SourceInfo, make_method
 from harness.phases import Phase
 from harness.planning.plan import make
 from harness.store import Store
-from harness.training.activations import model_inputs, skip_unused
-from harness.training.classifier import forward, load_classifier, load_tokenizer
-from harness.training.dropout import replace_dropout
+from harness.training.activations import model_inputs
+from harness.training.classifier import forward, load_classifier, load_tokenizer, make_classifier
 from harness.training.evaluation import predict
 from harness.training.loop import Inputs, Loop
 from harness.training.process_group import ProcessGroup
@@ -129,12 +128,10 @@ class Bench:
         self.checker = self.model(seed=1).eval()
         self.quality = predict(self.checker, self.tokens, self.classes, 64, "float32", self.group)
 
-    def model(self, seed: int = 0, skips: bool = False) -> nn.Module:
-        model = load_classifier(ENCODER, self.classes, seed, "sdpa")
-        if skips:
-            skip_unused(model)
-            replace_dropout(model)
-        return model
+    def model(self, seed: int = 0, fast: bool = False) -> nn.Module:
+        if fast:
+            return make_classifier(ENCODER, self.classes, seed, self.training)
+        return load_classifier(ENCODER, self.classes, seed, "sdpa")
 
     def authors(self, method: str) -> float:
         return self._trainer(method, "max_length", self.checker)
@@ -147,7 +144,7 @@ class Bench:
         weights.prepare(SourceInfo(self.source.labels, self.classes, None))
         training = self.training.model_copy(update={"precision": precision})
         timer = PhaseTimer(self.group.device)
-        model = self.model(skips=True)
+        model = self.model(fast=True)
         tokens = TrimmedVocabulary(model, [self.tokens]).renumber(self.tokens)
         inputs = Inputs(self.source, tokens, self.quality, None, {})
         Loop(model, weights, inputs, training, 0, self.group, timer).run(lambda entry: None)
@@ -268,7 +265,7 @@ def step_seconds(bench: Bench, length: int, precision: str, repetitions: int) ->
     def note(entry: dict[str, float]) -> None:  # one step an epoch
         times.append(timer.seconds[Phase.TRAIN] - sum(times))
 
-    model = bench.model(skips=True)
+    model = bench.model(fast=True)
     inputs = Inputs(rows, TrimmedVocabulary(model, [tokens]).renumber(tokens), None, None, {})
     Loop(model, method, inputs, training, 0, bench.group, timer).run(note)
     return median(times)
@@ -342,7 +339,7 @@ def compare(bench: Bench, precisions: list[str], repetitions: int, out: Console)
             rates[method, way].append(len(bench.source) / ways[way](method))
     median_rates = {key: median(values) for key, values in rates.items()}
     size, needed = bench.training.batch_size, bench.computed_tokens("ours")
-    layers = {skips: linear_layers(bench.model(skips=skips)) for skips in (True, False)}
+    layers = {fast: linear_layers(bench.model(fast=fast)) for fast in (True, False)}
     table = Table(
         "method", "way", "rows/s", "lowest .. highest", "tokens of a batch", "padding", "share of matrix rate",
         "of what is needed",
@@ -355,10 +352,10 @@ def compare(bench: Bench, precisions: list[str], repetitions: int, out: Console)
         dtype = torch.bfloat16 if way.endswith("bfloat16") else torch.float32
         seconds = len(bench.source) / rate
         share, useful = (
-            product_seconds(layers[skips], round(float(np.mean(tokens))), size, dtype, repetitions)
+            product_seconds(layers[fast], round(float(np.mean(tokens))), size, dtype, repetitions)
             * len(tokens)
             / seconds
-            for skips, tokens in ((way.startswith("ours"), computed), (True, needed))
+            for fast, tokens in ((way.startswith("ours"), computed), (True, needed))
         )
         span = f"{min(rates[method, way]):.1f} .. {max(rates[method, way]):.1f}"
         table.add_row(
@@ -386,7 +383,7 @@ def shares(bench: Bench, precisions: list[str], repetitions: int, out: Console) 
     """A step of ours on rows of one length against its matrix products alone."""
     table = Table("tokens", "precision", "step ms", "products ms", "share of matrix rate", "goal")
     facts: dict[str, Any] = {}
-    layers, size = linear_layers(bench.model(skips=True)), bench.training.batch_size
+    layers, size = linear_layers(bench.model(fast=True)), bench.training.batch_size
     for length in (16, 32):
         for precision in precisions:
             dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32

@@ -15,6 +15,8 @@ from harness.config.experiment import Training
 from harness.encoders import locate
 from harness.errors import TrialError
 from harness.seeds import derive
+from harness.training.activations import skip_unused
+from harness.training.dropout import replace_dropout
 
 NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
 
@@ -54,6 +56,19 @@ def load_classifier(encoder: str, classes: int, seed: int, attention: str) -> nn
         raise TrialError(
             f"the encoder {encoder!r} has no attention of the kind {attention!r}: expected training.attention eager"
         ) from error
+    return model
+
+
+def make_classifier(encoder: str, classes: int, seed: int, training: Training) -> nn.Module:
+    """The classifier that trials train: as loaded, but faster.
+
+    Raises:
+        TrialError: the encoder does not support this attention.
+    """
+    model = load_classifier(encoder, classes, seed, training.attention)
+    if training.activations == "used":
+        skip_unused(model)
+    replace_dropout(model)
     return model
 
 

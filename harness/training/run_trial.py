@@ -23,9 +23,7 @@ from harness.phases import Phase
 from harness.planning.trials import Job, Trial, TrialStage
 from harness.seeds import derive
 from harness.store import Store
-from harness.training.activations import skip_unused
-from harness.training.classifier import load_classifier, load_tokenizer
-from harness.training.dropout import replace_dropout
+from harness.training.classifier import load_tokenizer, make_classifier
 from harness.training.evaluation import FloatArray, label_metrics, predict
 from harness.training.inner_training import InnerTrainingRun
 from harness.training.loop import Inputs, Loop, Outcome, Report
@@ -101,10 +99,7 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, group: Pro
     timer = PhaseTimer(group.device)
     with timer.phase(Phase.LOAD):
         splits = {name: load_split(digest, store) for name, digest in trial.task.digests.items()}
-        model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
-        if trial.training.activations == "used":
-            skip_unused(model)
-        replace_dropout(model)
+        model = make_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training)
         model.to(group.device)
     with timer.phase(Phase.TOKENIZE):
         vocabulary = _vocabulary(trial, model, method, splits, store)

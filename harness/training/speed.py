@@ -10,7 +10,7 @@ from harness.methods.ce import CrossEntropy
 from harness.phases import Phase
 from harness.planning.trials import Trial
 from harness.store import Store
-from harness.training.classifier import load_classifier, load_tokenizer
+from harness.training.classifier import load_tokenizer, make_classifier
 from harness.training.loop import Inputs, Loop
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
@@ -27,7 +27,7 @@ def rows_per_second(trial: Trial, source: Split, store: Store, steps: int = 3) -
         limit = trial.training.max_length
         tokens = tokenize(rows, lambda: load_tokenizer(trial.encoder), trial.encoder_identity, limit, store)
         group = ProcessGroup.here(trial.device)
-        model = load_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training.attention)
+        model = make_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training)
         training = trial.training.model_copy(update={"steps": steps, "epochs": 1})
         timer = PhaseTimer(group.device)
         loop = Loop(

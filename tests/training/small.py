@@ -16,9 +16,7 @@ from harness.planning import plan as planning
 from harness.planning.plan import Plan
 from harness.planning.trials import Job
 from harness.store import Store
-from harness.training.activations import skip_unused
-from harness.training.classifier import load_classifier, load_tokenizer
-from harness.training.dropout import replace_dropout
+from harness.training.classifier import load_tokenizer, make_classifier
 from harness.training.loop import Inputs, Loop
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
@@ -68,9 +66,7 @@ def make_loop(
 ) -> Loop:
     """A loop on the rows of ``split`` with made-up checker scores, evaluated on them too."""
     torch.set_num_threads(1)
-    model = load_classifier(str(encoder), CLASSES, 0, "sdpa")
-    skip_unused(model)
-    replace_dropout(model)
+    model = make_classifier(str(encoder), CLASSES, 0, training)
     scores: dict[str, IntArray] = {"quality": log_scores(len(split), 1), "diversity": log_scores(len(split), 2)}
     inputs = Inputs(split, tokens, scores["quality"], scores["diversity"], {"test": (split, tokens)}, **more)
     return Loop(model, method, inputs, training, 0, group, PhaseTimer(group.device))
