@@ -53,8 +53,8 @@ PARTS = (Phase.LOAD, Phase.TOKENIZE, Phase.TRAIN, Phase.SCORE)
 GOALS = {
     "dimp_step_ratio": 1.03,
     "imp_step_ratio": 1.01,
-    "hu_step_ratio": 2.5,
-    "ren_step_ratio": 2.0,
+    "hu_trial_ratio": 2.5,
+    "ren_trial_ratio": 2.0,
     "sungen_trial_ratio": 4.0,
 }
 Runtime = dict[str, float]
