@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # listing and planning load no torch
 class Relabel(Method[MethodSettings]):
     """w_i = 1, and the loss of a row is -Σ_y P'(y|x_i) log p(y|x_i; θ): the labels of the rows are not used.
 
-    Self-training with soft labels on generated texts (He et al., TACL 2022, arXiv 2106.06168), with the quality checker as teacher.
+    Self-training with soft labels on generated texts (He et al., TACL 2022, arXiv 2106.06168); the quality checker is
+    the teacher.
     """
 
     name = "relabel"
