@@ -197,6 +197,7 @@ BESIDES = {
     "harness.methods.lookahead": {"harness.config.experiment"},
     "harness.methods.predictor": {"harness.config.benchmark", "harness.data.split"},
     "harness.methods.protocols": {"harness.data.split"},
+    "harness.methods.dimp": {"harness.config.experiment"},
     "harness.methods.hu": {"harness.config.experiment"},
     "harness.methods.sungen": {"harness.config.experiment"},
     "harness.methods.mix": {"harness.config.sources"},

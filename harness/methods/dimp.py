@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from harness.config.experiment import Training
+from harness.errors import UserError
 from harness.methods.base import Method, MethodSettings, MicroBatch, SourceInfo, ratio
 
 if TYPE_CHECKING:  # listing and planning load no torch
@@ -38,6 +41,24 @@ class Dimp(Method[DimpSettings]):
 
     name = "dimp"
     needs = frozenset({"quality"})
+
+    def check(self, training: Training, rows: int | None = None) -> None:
+        """Reject a lag in a training of one epoch, which it would not change."""
+        super().check(training, rows)
+        if self.settings.lag == "none":
+            return
+        if training.steps is None and training.epochs == 1:
+            raise UserError(
+                f"method 'dimp': lag {self.settings.lag!r} changes nothing in the first epoch; expected training.epochs "
+                "of at least 2, found 1"
+            )
+        if training.steps is not None and rows is not None:
+            first = math.ceil(rows / training.batch_size)
+            if training.steps <= first:
+                raise UserError(
+                    f"method 'dimp': lag {self.settings.lag!r} changes nothing in the first epoch, which has "
+                    f"{first} steps; expected more steps, found {training.steps}"
+                )
 
     def prepare(self, info: SourceInfo) -> None:
         """Nothing is known of earlier epochs."""
