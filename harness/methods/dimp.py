@@ -49,8 +49,8 @@ class Dimp(Method[DimpSettings]):
             return
         if training.steps is None and training.epochs == 1:
             raise UserError(
-                f"method 'dimp': lag {self.settings.lag!r} changes nothing in the first epoch; expected training.epochs "
-                "of at least 2, found 1"
+                f"method 'dimp': lag {self.settings.lag!r} changes nothing in the first epoch; expected "
+                "training.epochs of at least 2, found 1"
             )
         if training.steps is not None and rows is not None:
             first = math.ceil(rows / training.batch_size)
