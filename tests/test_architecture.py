@@ -197,8 +197,10 @@ BESIDES = {
     "harness.methods.lookahead": {"harness.config.experiment"},
     "harness.methods.predictor": {"harness.config.benchmark", "harness.data.split"},
     "harness.methods.protocols": {"harness.data.split"},
+    "harness.methods.dimp": {"harness.config.experiment"},
     "harness.methods.hu": {"harness.config.experiment"},
     "harness.methods.sungen": {"harness.config.experiment"},
+    "harness.methods.mix": {"harness.config.sources"},
     "harness.methods.llm_few_shot": {
         "harness.config.benchmark", "harness.config.schema", "harness.data.split", "harness.store",
         "harness.llm.classify", "harness.llm.prompts", "harness.llm.settings",

@@ -1,7 +1,8 @@
 """What every method that trains costs, relative to CE: each step, the whole training, alone and in a grid.
 
 All runs are trials of an experiment on the generated rows of a benchmark, one after another in this process, by
-``harness.training.run_trial``, with the scores of the checkers ready. Methods come from the registry.
+``harness.training.run_trial``, with the scores of the checkers ready. Methods come from the registry, without those
+that do not train on generated rows alone.
 
 * step: a step of the training loop. A method with a warm-up is measured in its learned steps, and separately in its
   warm-up.
@@ -35,6 +36,7 @@ from rich.table import Table
 
 from harness.config.experiment import Experiment
 from harness.data.split_files import save_split
+from harness.errors import UserError
 from harness.methods import methods
 from harness.phases import Phase
 from harness.planning.plan import make
@@ -261,9 +263,21 @@ def show(names: list[str], measured: Ratios, report: dict[str, Any], out: Consol
             out.print(f"{key}: {report[key]:.3f} ({verdict} the goal of {goal:g})")
 
 
+def trains_on_generated_rows(name: str) -> bool:
+    """True if a method trains on generated rows alone."""
+    kind = methods.get(name)
+    if not kind.trains:
+        return False
+    try:
+        kind().check_splits(("generated",))
+    except UserError:
+        return False
+    return True
+
+
 def main() -> None:
     """Measures, prints, writes."""
-    trained = [name for name, method in methods.entries.items() if method.trains]
+    trained = [name for name in methods.entries if trains_on_generated_rows(name)]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: python experiments/measurements/methods.py --json methods.json",

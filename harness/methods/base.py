@@ -1,12 +1,14 @@
 """The contract of a method.
 
-A method returns a weight for every row of a batch; the training loop minimizes ``mean(weight * cross_entropy)``. A
-method sees ids, labels, logits and checker scores, but no test data, Ray, MLflow or trial.
+A method returns a weight for every row of a batch; the training loop minimizes ``mean(weight * cross_entropy)``. The
+cross-entropy is that of the row's label, unless the method gives other targets. A method sees ids, labels, logits and
+checker scores, but no test data, Ray, MLflow or trial.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
@@ -94,11 +96,13 @@ class SourceInfo:
         labels: class indices of the n rows that it weighs, int64 [n].
         classes: number of classes C.
         real_labels: class indices of the small real set, int64 [m], if the method needs it.
+        is_real: which of the n rows are real, bool [n], if the method has ``weighs_real_rows``; else None.
     """
 
     labels: npt.NDArray[np.int64]
     classes: int
     real_labels: npt.NDArray[np.int64] | None
+    is_real: npt.NDArray[np.bool_] | None = None
 
 
 class Method(ABC, Generic[Settings]):
@@ -113,6 +117,8 @@ class Method(ABC, Generic[Settings]):
         hidden_settings: settings that are not part of its name in tables.
         weighs_real_rows: False: in a stage that mixes real rows with others, real rows keep weight 1 and the method
             sees only the others. True: it sees and weighs all rows, and ``MicroBatch.real`` says which are real.
+        compares_rows: True if the weight of a row depends on the other rows of its batch; a batch is then not divided
+            into micro-batches.
         trains: True if an encoder is fine-tuned with it; False for a ``harness.methods.predictor.Predictor``.
     """
 
@@ -120,6 +126,7 @@ class Method(ABC, Generic[Settings]):
     needs: ClassVar[frozenset[Need]] = frozenset()
     trains: ClassVar[bool] = True
     weighs_real_rows: ClassVar[bool] = False
+    compares_rows: ClassVar[bool] = False
     hidden_settings: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -157,14 +164,28 @@ class Method(ABC, Generic[Settings]):
         Raises:
             UserError: the method does not support these settings.
         """
-        if "gradients" in self.needs and training.accumulation != 1:
+        if ("gradients" in self.needs or self.compares_rows) and training.accumulation != 1:
             raise UserError(
                 f"method {self.name!r} looks at a batch as a whole: expected training.accumulation 1, found "
                 f"{training.accumulation}. Take a smaller batch_size, or split batches over devices (resources.workers)"
             )
 
+    def check_splits(self, splits: tuple[str, ...]) -> None:
+        """Checks the splits that a stage trains on together, when an experiment is planned.
+
+        Raises:
+            UserError: the method does not support these splits.
+        """
+
     def learn_weights(self, inner: InnerTraining) -> None:
         """Called once after ``prepare``, if the method needs ``inner_training``."""
+
+    def end_epoch(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Called after each pass over the source that another one follows, in all processes that train together.
+
+        Args:
+            total: the sum of a tensor over all processes.
+        """
 
     def forward_cost(self, training: Training, epochs: float) -> float:
         """Average cost per training row in forward-pass equivalents; used for time estimates.
@@ -179,6 +200,13 @@ class Method(ABC, Generic[Settings]):
     def weights(self, batch: MicroBatch) -> Tensor:
         """The weights of the rows: float32 [B], finite, at least 0; gradients flow through what is not detached."""
 
+    def targets(self, batch: MicroBatch) -> Tensor | None:
+        """What the model learns to predict: probabilities [B, C] without gradient, or None for the labels.
+
+        Only for methods that do not need ``gradients``; inner trainings always use the labels.
+        """
+        return None
+
     def checked_weights(self, batch: MicroBatch) -> Tensor:
         """``weights`` with the shape checked, clipped if the settings say so [B].
 
@@ -191,6 +219,18 @@ class Method(ABC, Generic[Settings]):
             raise TrialError(f"method {self.name!r}: expected weights of shape {expected}, got {got}")
         return weights if self.settings.clip is None else weights.clamp(max=self.settings.clip)
 
+    def checked_targets(self, batch: MicroBatch) -> Tensor | None:
+        """``targets`` with the shape checked.
+
+        Raises:
+            TrialError: the method returned targets of another shape.
+        """
+        targets = self.targets(batch)
+        if targets is not None and targets.shape != batch.logits.shape:
+            expected, got = list(batch.logits.shape), list(targets.shape)
+            raise TrialError(f"method {self.name!r}: expected targets of shape {expected}, got {got}")
+        return targets
+
 
 #: A method whatever its settings.
 AnyMethod: TypeAlias = Method[Any]
@@ -198,8 +238,12 @@ AnyMethod: TypeAlias = Method[Any]
 
 def ratio(log_numerator: Tensor, log_denominator: Tensor) -> Tensor:
     """exp(log_numerator - log_denominator) in float32, finite even for probabilities of 0 and 1 [B]."""
-    difference = log_numerator.clamp(min=LOG_FLOOR) - log_denominator.clamp(min=LOG_FLOOR)
-    return difference.exp()
+    return log_ratio(log_numerator, log_denominator).exp()
+
+
+def log_ratio(log_numerator: Tensor, log_denominator: Tensor) -> Tensor:
+    """log_numerator - log_denominator, finite even for probabilities of 0 [B]."""
+    return log_numerator.clamp(min=LOG_FLOOR) - log_denominator.clamp(min=LOG_FLOOR)
 
 
 def _of_label(log_probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:
 
 
 def _check_methods(experiment: Experiment, splits: Mapping[str, Mapping[str, Split]]) -> None:
-    """Raises if a method rejects its training settings or, with ``splits``, the number of rows."""
+    """Raises if a method rejects its training settings, its splits or, with ``splits``, the number of rows."""
     for _, variant in experiment.variants():
         for row in variant.grid:
             stages = stages_of(SOURCES[row.source], variant)
@@ -119,6 +119,7 @@ def _check_methods(experiment: Experiment, splits: Mapping[str, Mapping[str, Spl
                 method = make_method(resolve(choice).choice)
                 for stage in (stage for stage in stages if stage.weighted):
                     method.check(stage.training)
+                    method.check_splits(stage.splits)
                     for parts in splits.values() if method.trains else ():
                         for fraction in variant.quality_fractions:
                             method.check(stage.training, count(stage.splits, parts, fraction))

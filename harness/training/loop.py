@@ -1,11 +1,14 @@
-"""The only training loop: minimizes mean(w · cross-entropy) with the weights of a method, whatever the method."""
+"""The only training loop: minimizes mean(w · cross-entropy) with the weights of a method, whatever the method.
+
+The cross-entropy is that of the labels, or of the targets that the method gives.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -20,7 +23,6 @@ from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
 from harness.errors import TrialError
 from harness.methods import AnyMethod, MicroBatch
-from harness.methods.protocols import MetaGradient
 from harness.phases import Phase
 from harness.seeds import derive
 from harness.training.activations import model_inputs
@@ -83,6 +85,19 @@ class Outcome:
     steps: int = 0
 
 
+@dataclass(frozen=True)
+class WeighedPart:
+    """The part of a micro-batch that the method weighs.
+
+    Attributes:
+        batch: these b rows, without gradients.
+        selection: their positions in the micro-batch, int64 [b]; None for all rows.
+    """
+
+    batch: MicroBatch
+    selection: Tensor | None
+
+
 class Loop:
     """Fine-tunes a model with weighted cross-entropy.
 
@@ -120,6 +135,7 @@ class Loop:
             self.ahead = Lookahead(model, self.optimizer, inputs.real, training, seed, group, timer)
         self.record = WeightRecord(len(inputs.source), group)
         self.done = 0
+        self.epoch = 0
 
     def run(self, report: Report) -> Outcome:
         """Trains all epochs and reports every evaluation.
@@ -152,6 +168,9 @@ class Loop:
         """Trains on some batches and returns the mean weighted loss over their rows, and the number of rows."""
         total, rows_seen = torch.zeros((), dtype=torch.float64, device=self.group.device), 0
         for epoch, rows in batches:
+            if epoch > self.epoch:
+                self.method.end_epoch(lambda tensor: self.group.sum(tensor.to(self.group.device)))
+                self.epoch = epoch
             total += self._train_step(rows, epoch)
             rows_seen += len(rows)
         loss = self.group.sum(total).item() / max(1, rows_seen)
@@ -228,50 +247,55 @@ class Loop:
         products = self.ahead.example_products(batch, labels) if self.ahead else None
         with products.recording() if products else nullcontext():
             logits = forward(self.model, batch, self.training.precision)
-        losses = F.cross_entropy(logits, labels, reduction="none")
+        part = self._weighed_part(rows, index, labels, logits, epoch)
+        losses = self._losses(logits, labels, part)
         gradients = None
         if self.ahead and products:
             total = len(self.inputs.source)
             gradients = BatchLookahead(self.ahead, products, index, losses, size, total, present)
-        weights = self._weights(rows, index, labels, logits, epoch, gradients)
+        weights = self._weights(logits, part, gradients, present)
         if self.done % CHECK_EVERY.get(device.type, 20) == 0:
             self._check(rows, losses.detach(), weights.detach())
         return losses, weights, products
 
-    def _weights(
-        self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int,
-        gradients: BatchLookahead | None,
-    ) -> Tensor:  # fmt: skip
-        """The weights of a micro-batch [B]: the method's for the rows that it weighs, 1 for others."""
-        if self.positions is None:
-            return self.method.checked_weights(self._method_input(rows, index, labels, logits, epoch, gradients, index))
-        positions = self.positions[index]
-        selection = (positions >= 0).nonzero()[:, 0]
-        weights = logits.new_ones(len(rows))
-        if not len(selection) and gradients is None:  # with gradients all processes must take part
-            return weights
-        positions = positions[selection]
-        subset = None
-        if gradients is not None:
-            assert self.inputs.weighed is not None, "there are positions only where some rows are weighed"
-            subset = SubsetLookahead(gradients, selection, positions, len(self.inputs.weighed))
-        batch = self._method_input(
-            rows[selection.cpu().numpy()], index[selection], labels[selection], logits[selection], epoch, subset,
-            positions,
-        )  # fmt: skip
-        return weights.index_put((selection,), self.method.checked_weights(batch))
-
-    def _method_input(
-        self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int,
-        gradients: MetaGradient | None, positions: Tensor,
-    ) -> MicroBatch:  # fmt: skip
-        """What the method sees of some rows, whose positions among the weighed rows are ``positions`` [b]."""
-        return MicroBatch(
+    def _weighed_part(self, rows: IntArray, index: Tensor, labels: Tensor, logits: Tensor, epoch: int) -> WeighedPart:
+        """The part of a micro-batch that the method weighs."""
+        selection, positions = None, index
+        if self.positions is not None:
+            positions = self.positions[index]
+            selection = (positions >= 0).nonzero()[:, 0]
+            positions, rows, index = positions[selection], rows[selection.cpu().numpy()], index[selection]
+            labels, logits = labels[selection], logits[selection]
+        batch = MicroBatch(
             ids=tuple(self.inputs.source.ids[row] for row in rows), rows=positions, labels=labels, logits=logits,
             quality=None if self.quality is None else self.quality[positions],
-            diversity=None if self.diversity is None else self.diversity[positions], epoch=epoch, gradients=gradients,
+            diversity=None if self.diversity is None else self.diversity[positions], epoch=epoch,
             real=None if self.is_real is None else self.is_real[index],
         )  # fmt: skip
+        return WeighedPart(batch, selection)
+
+    def _losses(self, logits: Tensor, labels: Tensor, part: WeighedPart) -> Tensor:
+        """The cross-entropy of a micro-batch [B]: of the method's targets where it gives any, else of the labels."""
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        targets = self.method.checked_targets(part.batch) if part.batch.ids else None
+        if targets is None:
+            return losses
+        assert self.ahead is None, "lookaheads are computed with the labels"
+        soft = F.cross_entropy(part.batch.logits, targets, reduction="none")
+        return soft if part.selection is None else losses.index_put((part.selection,), soft)
+
+    def _weights(self, logits: Tensor, part: WeighedPart, gradients: BatchLookahead | None, present: bool) -> Tensor:
+        """The weights of a micro-batch [B]: the method's for the rows that it weighs, 1 for others."""
+        batch, selection = part.batch, part.selection
+        if gradients is None and not (present and len(batch.ids)):  # with gradients all processes must take part
+            return logits.new_ones(len(logits))
+        if selection is None:
+            return self.method.checked_weights(replace(batch, gradients=gradients))
+        if gradients is not None:
+            assert self.inputs.weighed is not None, "there is a selection only where some rows are weighed"
+            subset = SubsetLookahead(gradients, selection, batch.rows, len(self.inputs.weighed))
+            batch = replace(batch, gradients=subset)
+        return logits.new_ones(len(logits)).index_put((selection,), self.method.checked_weights(batch))
 
     def _check(self, rows: IntArray, losses: Tensor, weights: Tensor) -> None:
         """Raises ``TrialError`` for the first loss or weight that is not finite, or a negative weight."""

@@ -32,6 +32,7 @@ META = [
     {"name": "hu", "warm_up": 0, "relative": False, "decay": 1.0},
     {"name": "hu", "warm_up": 1, "lookahead": "sgd", "step_size": 0.1},
     {"name": "sungen", "rounds": 2, "inner_epochs": 1, "outer": "real", "step_size": 0.01},
+    {"name": "dimp", "lag": "epoch"},
 ]
 NORMALIZED = {"name": "focal", "normalize": True}
 

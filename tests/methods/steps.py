@@ -13,7 +13,10 @@ from harness.methods import AnyMethod, MicroBatch, SourceInfo, methods
 def make_step(
     logits: Any, labels: Any, quality: Any = None, diversity: Any = None, probabilities: bool = True
 ) -> MicroBatch:
-    """A step; ``quality`` and ``diversity`` are probabilities [B, C] unless ``probabilities`` is False."""
+    """A step; ``quality`` and ``diversity`` are probabilities [B, C] unless ``probabilities`` is False.
+
+    Every second row is real, for methods that weigh real rows.
+    """
 
     def scores(values: Any) -> torch.Tensor | None:
         if values is None:
@@ -30,13 +33,14 @@ def make_step(
         quality=scores(quality),
         diversity=scores(diversity),
         epoch=0,
+        real=torch.arange(len(classes)) % 2 == 1,
     )
 
 
 def make(name: str, classes: int = 3, **settings: Any) -> AnyMethod:
-    """A method by name, prepared on a source in which every class occurs."""
+    """A method by name, prepared on a source in which every class occurs and every second row is real."""
     kind = methods.get(name)
     method = kind(kind.settings_type()(**settings))
     source = np.arange(8 * classes) % classes
-    method.prepare(SourceInfo(source, classes, np.append(np.arange(classes), 0)))
+    method.prepare(SourceInfo(source, classes, np.append(np.arange(classes), 0), np.arange(len(source)) % 2 == 1))
     return method

@@ -98,6 +98,16 @@ def test_no_gradient_flows_through_the_weights(name):
 
 
 @every_method
+def test_targets_are_distributions_without_gradient(name):
+    step = ordinary_step()
+    targets = make(name).checked_targets(step)
+    if targets is not None:
+        assert not targets.requires_grad
+        assert bool((targets >= 0).all())
+        torch.testing.assert_close(targets.sum(-1), torch.ones(len(step.labels)))
+
+
+@every_method
 def test_inputs_are_not_changed(name):
     step = ordinary_step()
     tensors = (step.rows, step.labels, step.logits, step.quality, step.diversity)
@@ -127,6 +137,17 @@ def test_settings_default_to_no_clipping_and_no_normalisation(name):
     assert make(name).settings == chosen
 
 
+@pytest.mark.parametrize("options", [{"lag": "epoch"}, {"lag": "first"}])
+def test_in_the_first_epoch_a_lag_changes_nothing(options):
+    step = ordinary_step()
+    assert torch.equal(make("dimp", **options).weights(step), make("dimp").weights(step))
+
+
+def test_the_score_of_rho_is_the_log_of_dimps_weight():
+    step = ordinary_step()
+    assert torch.equal(make("rho").scores(step).exp(), make("dimp").weights(step))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "quality", "diversity"),
     [
@@ -136,6 +157,13 @@ def test_settings_default_to_no_clipping_and_no_normalisation(name):
         ("imp_quality", {}, "certain", None),
         ("filter", {}, "certain", None),
         ("prior", {}, None, None),
+        ("gce", {"q": 0}, None, None),
+        ("power", {}, None, None),
+        ("power", {"a": 1}, "certain", None),
+        ("power", {"a": 1, "b": -1}, "model", None),
+        ("rho", {"share": 1}, "any", None),
+        ("mix", {"alpha": 0.5}, None, None),
+        ("relabel", {}, "any", None),
     ],
 )
 def test_identities_with_cross_entropy(name, options, quality, diversity):
@@ -151,7 +179,7 @@ def test_identities_with_cross_entropy(name, options, quality, diversity):
         method.prepare(SourceInfo(np.array([0, 0, 1, 2] * 5), CLASSES, np.array([0, 0, 1, 2])))
     same = make_step(step.logits.tolist(), step.labels, quality, diversity, probabilities=False)
     weights, ones = method.weights(same), make("ce").weights(same)
-    tolerance = 0.0 if name != "dimp" else 1e-6
+    tolerance = 0.0 if name not in ("dimp", "power") else 1e-6
     torch.testing.assert_close(weights, ones, rtol=tolerance, atol=tolerance)
 
 

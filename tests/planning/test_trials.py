@@ -178,6 +178,24 @@ def test_pinned_identity():
     assert Trial.model_validate(TRIAL).id == "a33bc3a96c2f027f"
 
 
+def test_a_lag_of_dimp_is_part_of_the_identity_only_if_it_is_set():
+    """Trials from before this setting keep their identities."""
+    ids = {}
+    for lag in (None, "none", "epoch", "first"):
+        method = resolve(MethodChoice(name="dimp", settings={} if lag is None else {"lag": lag})).choice
+        ids[lag] = Trial.model_validate(TRIAL | {"method": method.model_dump()}).id
+    assert ids[None] == ids["none"] == "3cb20298b3dc00ac"
+    assert len(set(ids.values())) == 3
+
+
+def test_powers_need_a_quality_checker_only_for_its_own_exponent():
+    jobs = jobs_of([("generated", [{"name": "power", "b": 0.7}])])
+    assert cells(jobs) == {("generated", "power(b=0.7)", True): 1}
+    assert jobs[0].trial.fraction is None
+    jobs = jobs_of([("generated", [{"name": "power", "a": 0.5}])])
+    assert cells(jobs) == {("real_small", "ce", False): 1, ("generated", "power(a=0.5)", True): 1}
+
+
 @pytest.mark.parametrize("setting", sorted(Training.model_fields))
 def test_every_training_setting_is_part_of_the_identity(setting):
     changed = Trial.model_validate(TRIAL | {"stages": [STAGE | {"training": {setting: OTHER[setting]}}]})
@@ -240,6 +258,10 @@ def test_a_trial_survives_json():
         ({"name": "focal", "gamma": 2}, "focal"),
         ({"name": "focal", "gamma": 1}, "focal(gamma=1.0)"),
         ({"name": "imp", "normalize": True, "clip": 5}, "imp(clip=5.0, normalize=True)"),
+        ({"name": "dimp", "lag": "none"}, "dimp"),
+        ({"name": "dimp", "lag": "epoch"}, "dimp(lag=epoch)"),
+        ({"name": "power", "a": 1, "b": -0.5}, "power(a=1.0, b=-0.5)"),
+        ({"name": "mix", "alpha": 0.25}, "mix(alpha=0.25)"),
     ],
 )
 def test_labels(given, text):

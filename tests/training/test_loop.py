@@ -11,7 +11,7 @@ import torch
 from harness.config.experiment import Training
 from harness.data.batches import epoch_batches
 from harness.errors import TrialError
-from harness.methods import Method, MethodSettings
+from harness.methods import Method, MethodSettings, SourceInfo
 from harness.methods.base import LOG_FLOOR
 from harness.training.classifier import load_classifier
 from harness.training.process_group import ProcessGroup
@@ -189,6 +189,55 @@ def test_rows_with_zero_weight_do_not_count(rows, tokens, tiny_encoder):
     for loop in loops:
         loop.run(lambda entry: None)
     assert_same_parameters(loops[0].plain, loops[1].plain, 0.0)
+
+
+def test_the_lag_of_dimp_is_that_of_the_loop(rows, tokens, tiny_encoder):
+    """Three epochs: the weights of the last two follow from those of the epochs before, whose p they show."""
+    training = TRAINING.model_copy(update={"epochs": 3})
+    outcomes = {
+        lag: [make_loop(lagging(lag, rows), rows, tokens, tiny_encoder, training).run(lambda entry: None) for _ in "ab"]
+        for lag in ("none", "epoch", "first")
+    }
+    for first, second in outcomes.values():
+        assert first.history == second.history
+        np.testing.assert_array_equal(first.weights, second.weights)
+    plain, epoch, first = (outcomes[lag][0].weights for lag in ("none", "epoch", "first"))
+    for lagged in (epoch, first):
+        np.testing.assert_array_equal(lagged[0], plain[0])
+        np.testing.assert_array_equal(lagged[1], plain[0], "p is that of the epoch before")
+    np.testing.assert_array_equal(first[2], plain[0])
+    assert (epoch[2] != plain[0]).mean() > 0.9
+    assert (epoch[1] != plain[1]).mean() > 0.9
+
+
+def lagging(lag, rows):
+    method = make("dimp", lag=lag)
+    method.prepare(SourceInfo(rows.labels, CLASSES, None))
+    return method
+
+
+def test_an_epoch_ends_once(rows, tokens, tiny_encoder):
+    class Epochs(Method[MethodSettings]):
+        """Counts batches and ends of epochs."""
+
+        name = "epochs"
+
+        def __init__(self):
+            super().__init__()
+            self.events = []
+
+        def end_epoch(self, total):
+            assert total(torch.ones(2)).tolist() == [1.0, 1.0]
+            self.events.append("end")
+
+        def weights(self, batch):
+            self.events.append(batch.epoch)
+            return torch.ones(len(batch.labels))
+
+    training = TRAINING.model_copy(update={"steps": 7, "evaluations": 4})  # evaluated within epochs too
+    loop = make_loop(Epochs(), rows, tokens, tiny_encoder, training)
+    loop.run(lambda entry: None)
+    assert loop.method.events == [0, 0, 0, "end", 1, 1, 1, "end", 2]
 
 
 def test_gradients_flow_through_weights_that_are_attached(rows, tokens, tiny_encoder):

@@ -117,6 +117,9 @@ def test_in_the_loop_the_inner_products_are_of_the_forward_pass_with_its_dropout
 @pytest.mark.parametrize(
     ("choice", "training", "message"),
     [
+        ({"name": "dimp", "lag": "first"}, {"epochs": 1}, "expected training.epochs of at least 2, found 1"),
+        ({"name": "dimp", "lag": "epoch"}, {"steps": 3, "batch_size": 16}, "has 3 steps; expected more steps, found 3"),
+        ("rho", {"accumulation": 2}, "looks at a batch as a whole: expected training.accumulation 1, found 2"),
         ("ren", {"accumulation": 2}, "looks at a batch as a whole: expected training.accumulation 1, found 2"),
         ({"name": "hu", "warm_up": 3}, {"epochs": 3}, "warm_up of 3 epochs leaves none of training.epochs 3"),
         ("ren", {"steps": 3, "batch_size": 16}, "warm_up of 1 epochs of 48 rows is 3 steps, which leaves none of 3"),

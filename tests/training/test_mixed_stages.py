@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from harness.checkers.scores import load_scores
 from harness.config.experiment import Training
+from harness.errors import UserError
 from harness.methods import Method, MethodSettings, SourceInfo
 from harness.training import run_trial
 from harness.training.activations import model_inputs
@@ -196,6 +197,33 @@ def test_a_method_may_weigh_real_rows_too(experiment_file, tmp_path, monkeypatch
     for batch in method.batches:
         assert batch.real.tolist() == [id_.startswith("real_small") for id_ in batch.ids]
         assert torch.equal(batch.quality.isnan().all(1), batch.real)
+
+
+def test_mix_in_proportion_to_the_rows_is_cross_entropy_on_both(experiment_file, tmp_path):
+    """15 real rows and 48 generated ones: with α = 15 / 63 the same bits, and with another α other ones."""
+    choices = ["ce", {"name": "mix", "alpha": 15 / 63}, {"name": "mix", "alpha": 0.6}]
+    file = experiment_file(grid=[{"source": "both", "methods": choices}], seeds=[0], quality_fractions=[0.5])
+    plan = make_plan(file)
+    store = fill(plan, tmp_path)
+    same, proportional, other = (run_trial.run(job, store, lambda entry: None) for job in plan.jobs)
+    for name, values in same.arrays.items():
+        np.testing.assert_array_equal(proportional.arrays[name], values)
+    assert proportional.history == same.history
+    assert not np.array_equal(other.arrays["test"], same.arrays["test"])
+    weights = other.arrays["weights"].astype(np.float64)
+    np.testing.assert_allclose(weights[:, :15], 0.6 * 63 / 15, rtol=1e-6)
+    np.testing.assert_allclose(weights[:, 15:], 0.4 * 63 / 48, rtol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["real_small", "generated", "generated_then_real"])
+def test_mix_is_refused_where_a_stage_has_one_kind_of_rows(source, experiment_file):
+    found = "real_small" if source == "real_small" else "generated"
+    with pytest.raises(UserError) as caught:
+        make_plan(experiment_file(grid=[{"source": source, "methods": ["mix"]}]))
+    assert str(caught.value) == (
+        "method 'mix' weighs real rows against others: expected a source that trains on both at once, such as 'both', "
+        f"found {found}"
+    )
 
 
 def test_an_evaluation_after_real_rows_alone_has_no_weight_statistics(rows, tokens, tiny_encoder):
