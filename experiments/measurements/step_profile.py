@@ -37,11 +37,11 @@ from harness.training.timing import PhaseTimer
 from harness.training.vocabulary import TrimmedVocabulary
 
 WAYS = ("stock", "vocabulary", "activations", "dropout")
-#: Kind of operation -> how the names of its operations in PyTorch's profiler begin.
+#: Kind of operation -> its operations in PyTorch's profiler, without the endings of their other forms (_, _backward).
 KINDS = {
     "matrix products": ("mm", "addmm"),
     "attention": ("bmm", "_softmax", "_scaled_dot_product", "index_copy", "index_select", "index_add"),
-    "dropout masks": ("bernoulli", "random_", "native_dropout", "ge"),
+    "dropout masks": ("bernoulli", "random", "native_dropout", "ge"),
     "GELU": ("gelu",),
     "layer norm": ("native_layer_norm",),
     "optimizer and clipping": ("_fused_adamw", "linalg_vector_norm"),
@@ -77,9 +77,13 @@ def seconds_by_kind(loop: Loop) -> dict[str, float]:
     totals: Counter[str] = Counter()
     for event in record.key_averages():
         name = event.key.removeprefix("aten::")
-        kind = next((kind for kind, starts in KINDS.items() if name.startswith(starts)), "other")
+        kind = next((kind for kind, names in KINDS.items() if any(_is_form_of(name, one) for one in names)), "other")
         totals[kind] += event.self_cpu_time_total / 1e6
     return {kind: totals[kind] for kind in (*KINDS, "other")}
+
+
+def _is_form_of(name: str, operation: str) -> bool:
+    return name == operation or name.startswith(f"{operation}_")
 
 
 def main() -> None:
