@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as MplFigure
 from harness.methods import methods
 from harness.phases import Phase
 from harness.reports import costs, figures
-from harness.reports.figures.style import GREY, Palette
+from harness.reports.figures.style import COLORS, GREY, Palette
 from harness.reports.grid import requested
 from harness.reports.results import Results
 
@@ -88,6 +88,11 @@ def test_a_method_has_the_same_color_in_every_report(build: Build) -> None:
     assert many.color("foreign") == Palette(["foreign"]).color("foreign")
     assert many.color("imp(clip=5.0)") == many.color("imp") != many.color("dimp")
     assert {palette.color(label) for palette in (few, many) for label in ("ce", "ce(a=1)")} == {GREY}
+
+
+def test_as_many_methods_as_there_are_colors_do_not_share_one() -> None:
+    names = list(methods.entries)[: len(COLORS)]
+    assert len({Palette([]).color(name) for name in names}) == len(names)
 
 
 def test_drawn_lines_have_the_color_of_their_method(build: Build) -> None:

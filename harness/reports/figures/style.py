@@ -24,8 +24,11 @@ from harness.reports.grid import BASELINE
 INK = "#24292f"
 GREY = "#6e7781"
 PALE = "#d0d7de"
-# Okabe and Ito's colors without the yellow, which is too pale on white, and two of Tol's
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933")
+# Okabe and Ito's colors without the yellow, which is too pale on white, then some of Tol's and three others
+COLORS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933",
+    "#332288", "#117733", "#AA4499", "#661100", "#44AA99", "#FF6F61", "#5D6D1E", "#B8860B",
+)  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d", "8", "H")
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
