@@ -24,7 +24,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matrix_rate import linear_layers, product_seconds
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -198,55 +198,6 @@ def _warm_up(model: nn.Module, tokens: Tokens, rows: int) -> None:
     batch = model_inputs(model, tokens, np.arange(rows), torch.device("cpu"))
     forward(model, batch, "float32").sum().backward()
     model.zero_grad(set_to_none=True)
-
-
-# -- the matrix rate -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, order=True)
-class Product:
-    """A linear layer: its inputs and outputs, and whether it runs on all tokens or on one of each row."""
-
-    inputs: int
-    outputs: int
-    on_all_tokens: bool
-
-
-def linear_layers(model: nn.Module) -> list[Product]:
-    """The linear layers of a model, one for each call in a forward pass."""
-    layers: list[Product] = []
-
-    def record(module: nn.Module, arguments: tuple[Tensor, ...], _: Tensor) -> None:
-        if isinstance(module, nn.Linear):
-            calls = arguments[0].numel() // module.in_features
-            layers.append(Product(module.in_features, module.out_features, calls == 6))
-
-    hooks = [module.register_forward_hook(record) for module in model.modules()]
-    tokens = Tokens(np.ones(6, np.int32), np.zeros(6, np.int8), np.array([0, 3, 6]))
-    model(**model_inputs(model, tokens, np.arange(2), torch.device("cpu")))
-    for hook in hooks:
-        hook.remove()
-    return layers
-
-
-def product_seconds(layers: list[Product], tokens: int, rows: int, dtype: torch.dtype, repetitions: int) -> float:
-    """Seconds of the products of one step, by linear layer: outputs, and both gradients."""
-    total = 0.0
-    for layer in sorted(set(layers)):
-        inputs, outputs, count = layer.inputs, layer.outputs, tokens if layer.on_all_tokens else rows
-        x, weight, slope = (
-            torch.randn(*shape).to(dtype) for shape in ((count, inputs), (outputs, inputs), (count, outputs))
-        )
-        y, dx, dw = torch.empty_like(slope), torch.empty_like(x), torch.empty_like(weight)
-        times = []
-        for _ in range(repetitions + 1):
-            start = time.perf_counter()
-            torch.mm(x, weight.T, out=y)
-            torch.mm(slope, weight, out=dx)
-            torch.mm(slope.T, x, out=dw)
-            times.append(time.perf_counter() - start)
-        total += layers.count(layer) * median(times[1:])
-    return total
 
 
 def step_seconds(bench: Bench, length: int, precision: str, repetitions: int) -> float:

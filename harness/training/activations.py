@@ -34,6 +34,13 @@ class Rows:
     Args:
         lengths: tokens per row [B].
         device: of the tokens.
+
+    Attributes:
+        count: number of rows B.
+        longest: tokens of the longest row.
+        starts: position of the first token of each row, int64 [B].
+        of_token: the row of each token, int64 [N].
+        mask: which places of the rectangle [B, longest] hold a token, bool; None if all do.
     """
 
     def __init__(self, lengths: IntArray, device: torch.device) -> None:
@@ -41,23 +48,23 @@ class Rows:
         starts = np.cumsum(lengths) - lengths
         self.starts = torch.from_numpy(starts).to(device)
         self.of_token = torch.from_numpy(np.repeat(np.arange(self.count), lengths)).to(device)
-        """The row of each token, int64 [N]."""
         present = np.arange(self.longest) < lengths[:, None]
         self.mask: Tensor | None = None
         if not present.all():
             self.mask = torch.from_numpy(present).to(device)
-            self.positions = torch.from_numpy(np.flatnonzero(present)).to(device)
+            self._positions = torch.from_numpy(np.flatnonzero(present)).to(device)
+        self._attention_masks: dict[torch.dtype, Tensor] = {}  # every layer asks for the same
 
     def pad(self, values: Tensor) -> Tensor:
         """[1, N, H] as a rectangle [B, longest, H], filled up with zeros."""
         if self.mask is not None:
-            values = values.new_zeros(self.mask.numel(), values.shape[-1]).index_copy(0, self.positions, values[0])
+            values = values.new_zeros(self.mask.numel(), values.shape[-1]).index_copy(0, self._positions, values[0])
         return values.view(self.count, self.longest, -1)
 
     def unpad(self, values: Tensor) -> Tensor:
         """[B, longest, H] as [1, N, H]."""
         values = values.flatten(0, 1)
-        return (values if self.mask is None else values.index_select(0, self.positions))[None]
+        return (values if self.mask is None else values.index_select(0, self._positions))[None]
 
     def first(self, values: Tensor) -> Tensor:
         """The values of the first tokens, [1, N, H] -> [B, 1, H]."""
@@ -67,8 +74,10 @@ class Rows:
         """What attention adds to its scores [B, 1, 1, longest]; None without padding."""
         if self.mask is None:
             return None
-        lowest = torch.finfo(dtype).min
-        return torch.zeros_like(self.mask, dtype=dtype).masked_fill(~self.mask, lowest)[:, None, None, :]
+        if dtype not in self._attention_masks:
+            zeros = torch.zeros_like(self.mask, dtype=dtype)
+            self._attention_masks[dtype] = zeros.masked_fill(~self.mask, torch.finfo(dtype).min)[:, None, None, :]
+        return self._attention_masks[dtype]
 
 
 class FirstTokenLayer(nn.Module):

@@ -105,6 +105,13 @@ def test_dropout_is_applied_with_the_settings_of_the_model():
     assert ((passes.mean(0) - exact).abs() < 6 * passes.std(0) / 20).all()
 
 
+@pytest.mark.parametrize("settings", [{"hidden_dropout_prob": 0.3}, {"attention_probs_dropout_prob": 0.3}])
+def test_both_kinds_of_dropout_act(settings):
+    _, model = pair(**settings)
+    inputs = model_inputs(model, make_tokens((9, 4, 7, 2)), np.arange(4), CPU)
+    assert not torch.equal(model(**inputs).logits, model(**inputs).logits)
+
+
 @pytest.mark.parametrize("kind", ["DistilBert", "Albert"])
 def test_other_encoders_are_left_as_they_are(kind):
     torch.manual_seed(0)

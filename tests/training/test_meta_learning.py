@@ -114,6 +114,23 @@ def test_in_the_loop_the_inner_products_are_of_the_forward_pass_with_its_dropout
     assert max(loop.method.differences) < 1e-4
 
 
+def test_the_gradient_of_a_step_is_that_of_a_backward_pass(sentences, tiny_encoder):
+    """From the slopes of every layer, or through the graph; without clipping, since the optimizer hides a factor."""
+    rows, tokens = sentences
+    training = Training(steps=1, batch_size=16, learning_rate=1e-3, gradient_norm=1e9)
+    gradients = []
+    for ghost in (True, False):
+        method = make("hu", warm_up=0, lookahead="sgd")  # well conditioned, unlike the first step of Adam
+        method.prepare(SourceInfo(rows.labels, CLASSES, rows.labels))
+        loop = make_loop(method, rows, tokens, tiny_encoder, training, real=(rows, tokens))
+        assert loop.ahead.uses_ghost_products
+        loop.ahead.uses_ghost_products = ghost
+        loop.run(lambda entry: None)
+        gradients.append({name: p.grad for name, p in loop.plain.named_parameters()})
+    for name, value in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], value, rtol=1e-3, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize(
     ("choice", "training", "message"),
     [
