@@ -16,12 +16,13 @@ from harness.config.schema import (
     absolute,
     apply_overrides,
     explain,
+    merge,
     parse,
     read_yaml,
     set_key,
 )
 from harness.config.sources import SOURCES, SPLITS, STAGES
-from harness.errors import unknown
+from harness.errors import UserError, unknown
 
 #: Stage -> length, where an experiment sets none.
 DEFAULT_LENGTHS = {"real_small": {"steps": 80}}
@@ -51,12 +52,25 @@ class MethodChoice(FrozenModel):
         return {"name": value["name"], "settings": {**settings, **rest}}
 
 
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"expected distinct values, at least one, found {list(values)}")
+    return values
+
+
 class GridRow(FrozenModel):
     """Methods to run on one source."""
 
     source: str
     """A name from ``harness.config.sources``."""
     methods: tuple[MethodChoice, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] | None = None
+    """Seeds of this row alone; default: those of the experiment."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if seeds is None else _distinct(seeds)
 
     @field_validator("source")
     @classmethod
@@ -199,9 +213,7 @@ class Experiment(FrozenModel):
     @field_validator("seeds", "quality_fractions")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not values or len(set(values)) != len(values):
-            raise ValueError(f"expected distinct values, at least one, found {list(values)}")
-        return values
+        return _distinct(values)
 
     @model_validator(mode="before")
     @classmethod
@@ -255,17 +267,40 @@ class Experiment(FrozenModel):
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
     """The experiment in a YAML file; relative paths in it are relative to its folder.
 
+    A file may have ``profiles``, a mapping of name -> settings. The override ``profile=NAME`` merges those of one
+    profile into the file, before all other overrides.
+
     Args:
         path: the file.
         overrides: ``key=value`` pairs, with dotted keys and YAML values.
 
     Raises:
-        UserError: the file cannot be read, or a setting is unknown or not valid.
+        UserError: the file cannot be read, or a profile or a setting is unknown or not valid.
     """
     raw = read_yaml(path, _anchor_paths)
-    apply_overrides(raw, overrides)
+    profiles = raw.pop("profiles", {})
+    chosen: dict[str, Any] = {}
+    apply_overrides(chosen, [override for override in overrides if _is_profile(override)])
+    if chosen:
+        raw = merge(raw, _profile(profiles, chosen["profile"], path))
+    apply_overrides(raw, [override for override in overrides if not _is_profile(override)])
     raw.setdefault("name", path.stem)
     return parse(Experiment, _anchor_paths(raw, path.parent), str(path))
+
+
+def _is_profile(override: str) -> bool:
+    return override.partition("=")[0].strip() == "profile"
+
+
+def _profile(profiles: Any, name: Any, path: Path) -> dict[str, Any]:
+    """The settings of a profile, with absolute paths."""
+    if not isinstance(profiles, dict):
+        raise UserError(f"{path}: profiles: expected a mapping of names to settings, found {profiles!r}")
+    if name not in profiles:
+        raise UserError(f"{path}: {unknown('profile', str(name), profiles)}")
+    if not isinstance(profiles[name], dict):
+        raise UserError(f"{path}: profiles.{name}: expected a mapping of settings, found {profiles[name]!r}")
+    return _anchor_paths(profiles[name], path.parent)
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:

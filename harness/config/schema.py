@@ -88,8 +88,8 @@ def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] 
     for name in names:
         included = read_yaml(path.parent / name, anchor, (*trail, path.absolute()))
         included.pop("name", None)
-        merged = _merge(merged, included)
-    return _merge(merged, anchor(raw, path.parent) if anchor else raw)
+        merged = merge(merged, included)
+    return merge(merged, anchor(raw, path.parent) if anchor else raw)
 
 
 def absolute(path: str, folder: Path) -> str:
@@ -137,12 +137,12 @@ def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
     raw[last] = value
 
 
-def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
-    """``base`` updated with ``update``: mappings are merged key by key, other values are replaced."""
+def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    """A new mapping: ``base`` updated with ``update``: mappings are merged key by key, other values are replaced."""
     out = dict(base)
     for key, value in update.items():
         old = out.get(key)
-        out[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        out[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return out
 
 

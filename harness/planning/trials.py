@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
@@ -139,17 +140,16 @@ def expand(experiment: Experiment, tasks: Mapping[str, Task], encoder_identity: 
     """
     drafts: dict[str, _Draft] = {}
     ce = resolve(MethodChoice(name="ce"))
-    methods = [(row.source, [resolve(method) for method in row.methods]) for row in experiment.grid]
-    _check_labels(methods)
+    grid = [(row, [resolve(method) for method in row.methods]) for row in experiment.grid]
+    _check_labels([(row.source, infos) for row, infos in grid])
     for variant, settings in experiment.variants():
         planner = _Planner(settings, encoder_identity, ce, variant, drafts)
         for task in tasks.values():
-            for source, infos in methods:
-                _check_source(task, SOURCES[source])
-                for info in infos:
-                    for seed in settings.seeds:
-                        for fraction in settings.quality_fractions:
-                            planner.add(task, SOURCES[source], info, seed, fraction, requested=True)
+            for row, infos in grid:
+                source = SOURCES[row.source]
+                _check_source(task, source)
+                for info, seed, fraction in product(infos, row.seeds or settings.seeds, settings.quality_fractions):
+                    planner.add(task, source, info, seed, fraction, requested=True)
     return _ordered([draft.job() for draft in drafts.values()])
 
 

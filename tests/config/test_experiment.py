@@ -79,7 +79,7 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
         (
             {"grid": [{"source": "generated", "method": ["ce"]}]},
             "grid.0.methods is missing\n"
-            "  unknown key 'method' in grid.0. Did you mean 'methods'? Known: methods, source.",
+            "  unknown key 'method' in grid.0. Did you mean 'methods'? Known: methods, seeds, source.",
         ),
         ({"grid": []}, "grid: expected at least 1, found 0: []"),
         ({"grid": "generated"}, "grid: expected a list, found 'generated'"),
@@ -394,3 +394,48 @@ def test_a_file_that_includes_itself(tmp_path):
     (tmp_path / "c.yaml").write_text("include: 3\n")
     with pytest.raises(UserError, match="include: expected a file or a list of files, found 3"):
         load(tmp_path / "c.yaml")
+
+
+PROFILES = """
+include: base.yaml
+grid: [{source: generated, methods: [ce]}]
+training: {epochs: 5, learning_rate: 6.0e-5}
+profiles:
+  cpu: {training: {learning_rate: 1.0e-4}, benchmarks: [own.yaml]}
+  broken: 3
+"""
+
+
+def test_a_profile_is_merged_before_other_overrides(tmp_path):
+    (tmp_path / "base.yaml").write_text("benchmarks: [mrpc]\nprofiles: {cpu: {seeds: [7]}}\n")
+    path = tmp_path / "x.yaml"
+    path.write_text(PROFILES)
+    plain, profile = load(path), load(path, ("training.epochs=2", "profile=cpu", "seeds=[8]"))
+    assert plain.training.learning_rate == 6e-5
+    assert plain.benchmarks == ("mrpc",)
+    assert (profile.training.learning_rate, profile.training.epochs) == (1e-4, 2)
+    assert profile.benchmarks == (str(tmp_path / "own.yaml"),)
+    assert load(path, ("profile=cpu",)).seeds == (7,), "profiles of included files count"
+    assert profile.seeds == (8,)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("profile=cpi", "{path}: unknown profile 'cpi'. Did you mean 'cpu'? Known: broken, cpu."),
+        ("profile=broken", "{path}: profiles.broken: expected a mapping of settings, found 3"),
+    ],
+)
+def test_an_unusable_profile_is_named(tmp_path, override, message):
+    (tmp_path / "base.yaml").write_text("benchmarks: [mrpc]\n")
+    path = tmp_path / "x.yaml"
+    path.write_text(PROFILES)
+    with pytest.raises(UserError) as error:
+        load(path, (override,))
+    assert str(error.value) == message.format(path=path)
+
+
+def test_seeds_of_a_row_are_distinct():
+    row = {"source": "generated", "methods": ["hu"], "seeds": [1, 1]}
+    with pytest.raises(UserError, match=r"grid.0.seeds: expected distinct values, at least one, found \[1, 1\]"):
+        parse(Experiment, {"name": "x", "benchmarks": ["mrpc"], "grid": [row]}, "x.yaml")

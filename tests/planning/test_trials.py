@@ -52,6 +52,14 @@ def test_checkers_outside_the_grid_are_added_once():
     }  # fmt: skip
 
 
+def test_a_row_may_have_fewer_seeds():
+    rows = [{"source": "real_small", "methods": ["ce"]}, {"source": "generated", "methods": ["dimp"], "seeds": [1]}]
+    experiment = Experiment(name="e", benchmarks=["toy"], grid=rows, seeds=[0, 1])
+    jobs = expand(experiment, TASKS, "encoder@1", resolve)
+    assert [(job.label, job.trial.seed) for job in jobs] == [("ce", 0), ("ce", 1), ("dimp", 1)]
+    assert jobs[2].trial.quality == jobs[1].trial.id
+
+
 @pytest.mark.parametrize("grid", [[("generated", ["imp", "ce"])], [("generated", ["ce", "imp"])]])
 def test_a_checker_is_requested_wherever_its_row_stands(grid):
     assert cells(jobs_of(grid))["generated", "ce", True] == 1
