@@ -132,6 +132,43 @@ def report(
 
 
 @app.command()
+def export(
+    file: File,
+    path: Annotated[Path, typer.Argument(help="The zip to write.", metavar="RESULTS.zip")],
+    settings: Set = None,
+    home: Home = HOME,
+    store: StoreUrl = None,
+) -> None:
+    """Write the results of an experiment's finished trials to one file, to publish them or to go on elsewhere.
+
+    `harness import RESULTS.zip` takes them into another home folder. Metrics, runtimes and checker scores are exact;
+    predictions and weights are rounded to three digits.
+    """
+    from harness.archive import export as write
+    from harness.store import Store
+
+    paths = Paths.at(home, store)
+    jobs = _plan(file, settings, paths).jobs
+    count = write(jobs, Store(paths.store), path)
+    out.print(f"{count} of {len(jobs)} trials: {path.resolve()}", soft_wrap=True)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="A zip written by `harness export`.", metavar="RESULTS.zip")],
+    home: Home = HOME,
+    store: StoreUrl = None,
+) -> None:
+    """Take results written by `harness export` into the store: `harness run` then records them without training."""
+    from harness.archive import restore
+    from harness.store import Store
+
+    added, known = restore(path, Store(Paths.at(home, store).store))
+    before = f"; {known} were there before" if known else ""
+    out.print(f"{added} trials added{before}. `harness run` of their experiment records them and goes on.")
+
+
+@app.command()
 def ui(
     home: Home = HOME,
     tracking_uri: TrackingUri = None,
