@@ -66,7 +66,5 @@ def bfloat16_speedup(size: int = 512, repetitions: int = 9) -> float:
     What the processor's flags say is not enough: some have AVX-512 BF16 at half the rate of their float32 products.
     """
     layers = [Product(size, size, on_all_tokens=True)]
-    slow, fast = (
-        product_seconds(layers, size, size, dtype, repetitions) for dtype in (torch.float32, torch.bfloat16)
-    )
+    slow, fast = (product_seconds(layers, size, size, dtype, repetitions) for dtype in (torch.float32, torch.bfloat16))
     return slow / fast

@@ -149,6 +149,9 @@ class Benchmark(FrozenModel):
     """Expected digests of splits, or prefixes of them: another digest is an error."""
     near_duplicate: float | None = Field(default=0.8, gt=0.0, le=1.0)
     """Jaccard similarity of word bigrams from which two rows count as near-duplicates; None: keep near-duplicates."""
+    division: str | None = None
+    """The benchmark whose pools are divided in the same way, for a variant with other generated rows: the splits of a
+    pool that both have, with the same sizes, have the same rows. Default: none, a division of its own."""
     limits: dict[str, Positive] = {}
     """Largest number of rows of a split, stratified; set by ``rows`` of an experiment."""
 
@@ -189,6 +192,11 @@ class Benchmark(FrozenModel):
         for label in {*part.confusion, *(other for targets in part.confusion.values() for other in targets)}:
             if label not in self.labels:
                 raise ValueError(str(unknown("label", label, self.labels, f"splits.{name}.confusion")))
+
+    @property
+    def stream(self) -> str:
+        """The name of the random stream that divides its pools."""
+        return self.division or self.name
 
     @property
     def prompt(self) -> TaskPrompt:
