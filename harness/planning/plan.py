@@ -18,7 +18,8 @@ from harness.data.selection import count
 from harness.data.split import Split
 from harness.errors import UserError
 from harness.methods import make_method, methods
-from harness.planning.trials import Job, MethodInfo, Task, expand, label, stages_of
+from harness.planning.expansion import expand, stages_of
+from harness.planning.trials import Job, MethodInfo, Task, label
 from harness.store import Store
 
 

@@ -10,8 +10,9 @@ from harness.config.experiment import Experiment, MethodChoice, Training
 from harness.config.sources import SOURCES, Source, Stage
 from harness.encoders import EncoderInfo
 from harness.errors import UserError
+from harness.planning.expansion import expand
 from harness.planning.plan import missing, resolve
-from harness.planning.trials import Job, Task, Trial, describe, expand, label
+from harness.planning.trials import Job, Task, Trial, describe, label
 from tests.training.small import fill, find, make_plan
 
 DIGESTS = {name: f"{name}-digest" for name in ("real_small", "generated", "validation", "test")}
