@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from harness.config.schema import FrozenModel, PathText, Positive
+
+#: Folds of methods that need scores out of fold, where an experiment sets none.
+DEFAULT_FOLDS = 5
 
 
 class Checker(FrozenModel):
@@ -26,6 +31,10 @@ class QualityChecker(Checker):
 
 class DiversityChecker(Checker):
     """Settings of the diversity checker, which is trained on the weighed rows."""
+
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Number of folds. Each is scored by a checker that was trained without it; default: one checker, trained on all
+    rows that it scores. Methods that need scores out of fold take ``DEFAULT_FOLDS``."""
 
 
 class Checkers(FrozenModel):

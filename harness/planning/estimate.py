@@ -33,12 +33,15 @@ def work(plan: Plan) -> Callable[[Job], float]:
         forward_rows = float(trial.evaluations * evaluation)
         for stage in trial.stages:
             source, training = rows(benchmark, stage.splits, trial.fraction), stage.training
+            if trial.fold is not None:
+                source -= source // trial.fold.of
             steps = training.steps
             trained = steps * min(training.batch_size, source) if steps else training.epochs * source
             method = make_method(trial.method) if stage.weighted else None
             cost = method.forward_cost(training, trained / source) if method else TRAINING_ROW
             forward_rows += cost * trained
-        return forward_rows + sum(rows(benchmark, tuple(digests), trial.fraction) for digests in job.scores.values())
+        scored = sum(rows(benchmark, tuple(digests), trial.fraction) for digests in job.scores.values())
+        return forward_rows + scored / (1 if trial.fold is None else trial.fold.of)
 
     return total
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from harness.config.checkers import Checker
+from harness.config.checkers import DEFAULT_FOLDS, Checker
 from harness.config.experiment import Experiment, MethodChoice, Training
 from harness.config.sources import SOURCES, Source
+from harness.data.folds import Fold
 from harness.encoders import EncoderInfo
 from harness.errors import UserError
 from harness.planning.trials import Job, MethodInfo, Task, Trial, TrialStage
@@ -63,12 +64,12 @@ class _Model:
     identity: str
     layers: int | None
 
-    def difference(self, other: _Model) -> str:
-        """What distinguishes it from ``other``, for labels; empty if nothing does."""
+    def differences(self, other: _Model) -> list[str]:
+        """What distinguishes it from ``other``, for labels."""
         parts = [self.encoder.rpartition("/")[2]] if self.encoder != other.encoder else []
         if self.layers != other.layers:
             parts.append(f"layers={self.layers or 'all'}")
-        return ", ".join(parts)
+        return parts
 
 
 @dataclass
@@ -108,24 +109,28 @@ class _Planner:
         self.quality_source = SOURCES[checkers.quality.source]
         self.quality_model = self._checker_model(checkers.quality, "checkers.quality")
         self.diversity_model = self._checker_model(checkers.diversity, "checkers.diversity")
-        self._known: dict[tuple[str, str, str, int, float | None, _Model], str] = {}
+        self._known: dict[tuple[str, str, str, int, float | None, _Model, Fold | None], str] = {}
         self._stages: dict[tuple[str, int | None], tuple[TrialStage, ...]] = {}
 
     def add(self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, requested: bool) -> str:
         """Adds a trial and its checkers; returns the trial's id."""
-        return self._add(task, source, info, seed, fraction, requested, self.own_model)
+        return self._add(task, source, info, seed, fraction, requested, self.own_model, None)
 
     def _add(
-        self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, requested: bool, model: _Model
-    ) -> str:
+        self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, requested: bool, model: _Model,
+        fold: Fold | None,
+    ) -> str:  # fmt: skip
         used = fraction if self._uses_real_small(source, info) else None
-        key = (task.name, source.name, info.label, seed, used, model)
+        key = (task.name, source.name, info.label, seed, used, model, fold)
         id_ = self._known.get(key)
         if id_ is None:
             trial = self._trial(task, source, info, seed, fraction, used, model)
+            if fold is not None:
+                trial = trial.model_copy(update={"fold": fold})
             id_ = self._known[key] = trial.id
-            difference = model.difference(self.own_model)
-            self.drafts.setdefault(id_, _Draft(trial, f"{info.label} ({difference})" if difference else info.label))
+            details = model.differences(self.own_model) + ([f"{fold.of} folds"] if fold else [])
+            label = f"{info.label} ({', '.join(details)})" if details else info.label
+            self.drafts.setdefault(id_, _Draft(trial, label))
         draft = self.drafts[id_]
         draft.variants[self.variant] = draft.variants.get(self.variant, False) or requested
         if requested:
@@ -154,9 +159,10 @@ class _Planner:
         return self._model(checker.encoder or self.experiment.encoder, layers, group)
 
     def _checker(
-        self, task: Task, trained_on: Source, scored: tuple[str, ...], seed: int, fraction: float, model: _Model
-    ) -> str:
-        id_ = self._add(task, trained_on, self.ce, seed, fraction, False, model)
+        self, task: Task, trained_on: Source, scored: tuple[str, ...], seed: int, fraction: float, model: _Model,
+        fold: Fold | None = None,
+    ) -> str:  # fmt: skip
+        id_ = self._add(task, trained_on, self.ce, seed, fraction, False, model, fold)
         self.drafts[id_].scores["+".join(scored)] = {name: task.digests[name] for name in scored}
         return id_
 
@@ -174,19 +180,25 @@ class _Planner:
                 method=info.choice, seed=seed, fraction=used, encoder="", encoder_identity="", threads=1, workers=1,
                 device="cpu",
             )  # fmt: skip
-        quality = diversity = None
+        quality, diversity, folds = None, None, []
         if "quality" in info.needs:
             _check_source(task, self.quality_source, "checkers.quality.source: ")
             quality = self._checker(task, self.quality_source, source.weighed, seed, fraction, self.quality_model)
         if "diversity" in info.needs:  # trained on the rows that are weighed
             trained_on = _source_of(source.weighed)
-            diversity = self._checker(task, trained_on, source.weighed, seed, fraction, self.diversity_model)
+            count = experiment.checkers.diversity.folds or (DEFAULT_FOLDS if "out_of_fold" in info.needs else 0)
+            every: list[Fold | None] = [Fold(number=number, of=count) for number in range(count)]
+            checkers = [
+                self._checker(task, trained_on, source.weighed, seed, fraction, self.diversity_model, fold)
+                for fold in every or [None]
+            ]
+            diversity, folds = (None, checkers) if count else (checkers[0], [])
         return Trial(
             task=Task(name=task.name, labels=task.labels, digests=digests), source=source.name,
             stages=self._stages_of(source, model.layers), method=info.choice, seed=seed, fraction=used,
             encoder=model.encoder, encoder_identity=model.identity, threads=experiment.resources.cpus,
             workers=experiment.resources.workers, device="cuda" if experiment.resources.gpus > 0 else "cpu",
-            quality=quality, diversity=diversity,
+            quality=quality, diversity=diversity, diversity_folds=tuple(folds),
         )  # fmt: skip
 
     def _stages_of(self, source: Source, layers: int | None) -> tuple[TrialStage, ...]:

@@ -13,7 +13,10 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from harness.config.benchmark import TaskPrompt
 from harness.config.experiment import MethodChoice, Training
 from harness.config.schema import FrozenModel
+from harness.data.folds import Fold
 
+#: Fields of a trial that are left out of its id where they have their default: older trials do not have them.
+_LATER_FIELDS = ("diversity_folds", "fold")
 #: Increment when a code change alters the results of unchanged settings.
 RECIPE = 4
 
@@ -66,7 +69,16 @@ class Trial(FrozenModel):
     """The id of the trial that is its quality checker, if its method needs one."""
     diversity: str | None = None
     """The id of the trial that is its diversity checker, if its method needs one."""
+    diversity_folds: tuple[str, ...] = ()
+    """The ids of the trials that are its diversity checker together, each for the fold that it was trained without."""
+    fold: Fold | None = None
+    """Held out of the training, and the only rows that it scores as a checker; None in other trials."""
     recipe: int = RECIPE
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key not in _LATER_FIELDS or value}
 
     @cached_property
     def id(self) -> str:
@@ -92,7 +104,7 @@ class Trial(FrozenModel):
     @property
     def checkers(self) -> tuple[str, ...]:
         """The ids of the trials that must finish before this one."""
-        return tuple(dict.fromkeys(c for c in (self.quality, self.diversity) if c))
+        return tuple(dict.fromkeys(c for c in (self.quality, self.diversity, *self.diversity_folds) if c))
 
 
 class Job(FrozenModel):
@@ -124,6 +136,8 @@ def describe(job: Job) -> str:
     parts = [trial.task.name, trial.source, job.label, f"seed {trial.seed}"]
     if trial.fraction is not None and trial.fraction != 1.0:
         parts.append(f"real {trial.fraction:.0%}")
+    if trial.fold is not None:
+        parts.append(f"fold {trial.fold.number + 1} of {trial.fold.of}")
     parts += [variant for variant in job.variants[:1] if variant]
     return " · ".join(parts)
 

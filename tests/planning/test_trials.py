@@ -8,6 +8,7 @@ import pytest
 
 from harness.config.experiment import Experiment, MethodChoice, Training
 from harness.config.sources import SOURCES, Source, Stage
+from harness.data.folds import Fold
 from harness.encoders import EncoderInfo
 from harness.errors import UserError
 from harness.planning.expansion import expand
@@ -266,6 +267,34 @@ def test_more_layers_than_the_encoder_has(settings, group):
     assert str(caught.value) == f"{group}.layers: the encoder 'own' has 6 layers; expected at most as many, found 7"
 
 
+def test_a_diversity_checker_of_folds():
+    grid = [("generated", ["ce", "imp", {"name": "imp", "clip": 3}])]
+    jobs = jobs_of(grid, checkers={"diversity": {"folds": 3}})
+    folds = [job for job in jobs if job.trial.fold]
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce (3 folds)", False): 3, ("generated", "ce", True): 1,
+        ("generated", "imp", True): 1, ("generated", "imp(clip=3.0)", True): 1,
+    }, "methods share the folds"  # fmt: skip
+    assert [job.trial.fold for job in folds] == [Fold(number=number, of=3) for number in range(3)]
+    assert all(job.scores == {"generated": {"generated": "generated-digest"}} for job in folds)
+    plain = next(job for job in jobs if job.label == "ce" and job.requested)
+    assert [job.trial.model_copy(update={"fold": None}).id for job in folds] == [plain.trial.id] * 3
+    imp = next(job for job in jobs if job.label == "imp").trial
+    assert (imp.diversity, imp.diversity_folds) == (None, tuple(job.trial.id for job in folds))
+    assert imp.checkers == (imp.quality, *imp.diversity_folds)
+    assert max(jobs.index(job) for job in folds) < min(jobs.index(job) for job in jobs if job.trial.checkers)
+    assert "fold 1 of 3" in describe(folds[0])
+
+
+def test_folds_are_those_of_their_number_and_encoder():
+    grid = [("generated", ["imp"])]
+    every = [
+        job.trial.id for checkers in ({"folds": 3}, {"folds": 2}, {"folds": 2, "layers": 4})
+        for job in jobs_of(grid, checkers={"diversity": checkers}) if job.trial.fold
+    ]  # fmt: skip
+    assert len(every) == len(set(every)) == 7
+
+
 def test_a_source_that_the_benchmark_lacks():
     with pytest.raises(UserError) as caught:
         jobs_of([("noisy", ["ce"])])
@@ -288,6 +317,8 @@ TRIAL = {
     "device": "cpu",
     "quality": "a" * 16,
     "diversity": "b" * 16,
+    "diversity_folds": [],
+    "fold": None,
 }
 STAGE = TRIAL["stages"][0]
 OTHER = {
@@ -345,6 +376,8 @@ def test_every_training_setting_is_part_of_the_identity(setting):
         ("device", "cuda"),
         ("quality", "c" * 16),
         ("diversity", None),
+        ("diversity_folds", ["d" * 16, "e" * 16]),
+        ("fold", {"number": 0, "of": 5}),
         ("recipe", 1),
         ("stages", [STAGE | {"splits": ["noisy"]}]),
         ("stages", [STAGE | {"weighted": False}]),
