@@ -78,6 +78,7 @@ def make(experiment: Experiment, cache: Path | None) -> Plan:
     }  # fmt: skip
     jobs = expand(experiment, tasks, encoders.describe, resolve)
     _check_methods(experiment, splits)
+    _check_folds(jobs, splits)
     return Plan(experiment, specs, splits, jobs)
 
 
@@ -111,6 +112,19 @@ def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:
                 if not scores[checker]:
                     ids.add(checker)
     return [job for job in plan.jobs if job.trial.id in ids]
+
+
+def _check_folds(jobs: list[Job], splits: Mapping[str, Mapping[str, Split]]) -> None:
+    """Raises if a checker has more folds than rows."""
+    for trial in (job.trial for job in jobs):
+        if trial.fold is None or trial.fold.number:
+            continue
+        folds, rows = trial.fold.of, count(trial.stages[0].splits, splits[trial.task.name], trial.fraction)
+        if rows < folds:
+            raise UserError(
+                f"checkers.diversity.folds: expected at most as many as rows, found {folds} for {rows} rows of "
+                f"{trial.source} in {trial.task.name}"
+            )
 
 
 def _encoders(experiment: Experiment) -> list[str]:

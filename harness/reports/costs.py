@@ -83,10 +83,8 @@ def _once(trials: pd.DataFrame) -> pd.DataFrame:
 def _users(done: pd.DataFrame) -> pd.Series[int]:
     """Number of finished, requested trials that use each checker's scores."""
     users = done[done["requested"].astype(bool)]
-    counts: pd.Series[int] = pd.concat(
-        [_checker_ids(users, role).explode().dropna() for role in CHECKERS]
-    ).value_counts()
-    return counts
+    ids: pd.Series[Any] = pd.concat([_checker_ids(users, role).explode().dropna() for role in CHECKERS])
+    return ids.value_counts()
 
 
 def _checker_ids(trials: pd.DataFrame, role: str) -> pd.Series[Any]:

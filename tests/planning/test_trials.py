@@ -437,6 +437,15 @@ def test_describe():
     assert describe(whole) == "toy · generated · ce · seed 0"
 
 
+def test_more_folds_than_rows(experiment_file):
+    grid = [{"source": "generated", "methods": ["imp"]}]
+    with pytest.raises(UserError) as caught:
+        make_plan(experiment_file(grid=grid, checkers={"diversity": {"folds": 49}}))
+    assert str(caught.value) == (
+        "checkers.diversity.folds: expected at most as many as rows, found 49 for 48 rows of generated in tiny"
+    )
+
+
 def test_missing_work(experiment_file, tmp_path):
     """A checker runs again where a trial to be run lacks its scores, and only there."""
     from harness.training import run_trial
