@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,22 @@ def load_scores(checker: str, digests: Mapping[str, str], store: Store) -> Score
     if blob is None:
         raise TrialError(f"checker {checker} has not scored {', '.join(digests)}: its scores are not in the store")
     return Scores(checker, tuple(blob["ids"].tobytes().decode().split("\n")), blob["log_probabilities"])
+
+
+def join(parts: Sequence[Scores]) -> Scores:
+    """The scores of several checkers, each for other rows, as those of one.
+
+    Raises:
+        TrialError: two checkers have scored the same row.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    ids = tuple(id_ for part in parts for id_ in part.ids)
+    if len(set(ids)) != len(ids):
+        twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
+        raise TrialError(f"checkers {' and '.join(part.checker for part in parts)} have both scored row {twice!r}")
+    values = np.concatenate([part.log_probabilities for part in parts])
+    return Scores(" + ".join(part.checker for part in parts), ids, values)
 
 
 def scores_exist(checker: str, wanted: Iterable[Mapping[str, str]], store: Store) -> bool:

@@ -60,7 +60,8 @@ def _overview(plan: Plan, todo: set[str]) -> Table:
     sources = [row.source for row in plan.experiment.grid]
     for cell in sorted(cells, key=lambda cell: (cell[0], cell[4], sources.index(cell[1]) if cell[1] in sources else 9)):
         unfinished = sum(id_ in todo for id_ in cells[cell])
-        counts = (len(cells[cell]), len(cells[cell]) - unfinished, unfinished)
+        seeds = {plan.trials[id_].trial.seed for id_ in cells[cell]}  # the folds of a checker are several trials
+        counts = (len(seeds), len(cells[cell]) - unfinished, unfinished)
         table.add_row(*(escape(cell[i]) for i in columns), *map(str, counts))
     return table
 

@@ -6,9 +6,19 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from harness.config.benchmark import Benchmark, anchor_files
+from harness.config.checkers import Checkers, DiversityChecker, QualityChecker
 from harness.config.schema import (
     FrozenModel,
     PathText,
@@ -115,6 +125,14 @@ class Training(FrozenModel):
     evaluations: Positive | None = None
     """How often the model is evaluated, at even intervals; default: as often as there are epochs."""
     evaluation_batch_size: Positive = 64
+    layers: Positive | None = None
+    """How many of the encoder's transformer layers are kept, counted from the input; default: all."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_layers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out the default, so that it is not part of the ids of trials that are older than this setting."""
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "layers" or value is not None}
 
     @property
     def evaluation_count(self) -> int:
@@ -181,7 +199,12 @@ BenchmarkEntry = Annotated[
 ]
 
 #: Groups of settings that can be swept.
-SWEPT: dict[str, type[FrozenModel]] = {"training": Training, **{f"stages.{name}": Length for name in STAGES}}
+SWEPT: dict[str, type[FrozenModel]] = {
+    "training": Training,
+    **{f"stages.{name}": Length for name in STAGES},
+    "checkers.quality": QualityChecker,
+    "checkers.diversity": DiversityChecker,
+}
 
 
 class Experiment(FrozenModel):
@@ -194,7 +217,7 @@ class Experiment(FrozenModel):
     grid: tuple[GridRow, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     quality_fractions: tuple[Fraction, ...] = (1.0,)
-    """Shares of ``real_small`` that the quality checker is trained on: stratified and nested."""
+    """Shares of ``real_small`` that are used, e.g. to train the quality checker: stratified and nested."""
     encoder: PathText = "google-bert/bert-base-uncased"
     """A hub name, a folder, or ``package:NAME/PATH`` for weights in an installed package."""
     rows: dict[str, Positive] = {}
@@ -205,6 +228,7 @@ class Experiment(FrozenModel):
     source ``real_small``, hence to the quality checker, and to the last stage of ``generated_then_real``: with a length
     in epochs, a model on few rows is hardly trained. 80 was selected on validation data
     (experiments/checker_steps.yaml)."""
+    checkers: Checkers = Checkers()
     sweep: dict[str, tuple[Any, ...]] = {}
     """Further axes: a dotted setting and its values, e.g. ``training.learning_rate: [2e-5, 5e-5]``."""
     resources: Resources = Resources()
@@ -218,7 +242,8 @@ class Experiment(FrozenModel):
     @model_validator(mode="before")
     @classmethod
     def _reject_renamed_keys(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and "checkers" in raw:
+        checkers = raw.get("checkers") if isinstance(raw, dict) else None
+        if isinstance(checkers, dict) and "quality_steps" in checkers:
             raise ValueError("checkers.quality_steps is now stages.real_small.steps: stages: {real_small: {steps: 80}}")
         return raw
 
@@ -257,11 +282,15 @@ class Experiment(FrozenModel):
             raw = self.model_dump(exclude={"sweep"})
             for key, value in zip(self.sweep, values, strict=True):
                 set_key(raw, key, value, f"sweep.{key}")
-            label = ", ".join(
-                f"{key.rpartition('.')[2]}={value}" for key, value in zip(self.sweep, values, strict=True)
-            )
+            label = ", ".join(f"{_short_key(key)}={value}" for key, value in zip(self.sweep, values, strict=True))
             out.append((label, parse(Experiment, raw, "sweep")))
         return out
+
+
+def _short_key(key: str) -> str:
+    """The name of a swept setting in tables: without its group, but with the checker that it belongs to."""
+    group, _, name = key.rpartition(".")
+    return f"{group.rpartition('.')[2]}.{name}" if group.startswith("checkers.") else name
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:

@@ -19,7 +19,7 @@ from harness.data.corruptions import KINDS, corrupt
 from harness.data.near_duplicates import groups, matches
 from harness.data.partition import limit, partition
 from harness.data.readers import fingerprint, package_folder, read
-from harness.data.split import IntArray, Split
+from harness.data.split import IntArray, Split, row_texts
 from harness.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
@@ -212,11 +212,6 @@ def _read_clean(source: DataSource, name: str, benchmark: Benchmark) -> tuple[Sp
     if not len(rows):
         raise UserError(f"{name}: expected rows after cleaning, found none: {'; '.join(notes)}. Shorten `clean`.")
     return rows, notes
-
-
-def row_texts(split: Split) -> tuple[str, ...]:
-    """One text for each row: the two texts of a pair are joined by a space."""
-    return tuple(map(" ".join, zip(split.texts, split.pairs, strict=True))) if split.pairs else split.texts
 
 
 def _near_duplicate_groups(rows: Split, benchmark: Benchmark) -> IntArray:

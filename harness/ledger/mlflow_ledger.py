@@ -135,6 +135,7 @@ class Ledger:
             "fraction": "" if trial.fraction is None else str(trial.fraction), "encoder": trial.encoder,
             "variant": "; ".join(v for v in job.variants if v), "quality_checker": job.trial.quality or "",
             "diversity_checker": job.trial.diversity or "", "device": trial.device, "threads": str(trial.threads),
+            "layers": str(trial.training.layers or ""),
         }  # fmt: skip
         run = self._client.create_run(self._parent.info.experiment_id, tags=tags, run_name=describe(job))
         id_: str = run.info.run_id

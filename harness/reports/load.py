@@ -94,7 +94,8 @@ class _Loader:
         row: dict[str, Any] = {
             "status": status, "error": "" if entry is None or status == "finished" else entry.error,
             "requested": trial.requested, "quality_checker": trial.quality_checker,
-            "diversity_checker": trial.diversity_checker, "device": "", "threads": trial.threads,
+            "diversity_checker": trial.diversity_checker, "diversity_folds": tuple(trial.diversity_folds), "device": "",
+            "threads": trial.threads,
         }  # fmt: skip
         if history is None or entry is None:
             return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from harness.checkers.scores import Scores, load_scores, save_scores, scores_exist
+from harness.checkers.scores import Scores, join, load_scores, save_scores, scores_exist
 from harness.config.sources import REAL_SPLITS, SOURCES, weighed_splits
-from harness.data.selection import select
+from harness.data.selection import select, select_scored
 from harness.data.split import IntArray, Split
 from harness.data.split_files import load_split
 from harness.data.tokens import Tokens, tokenize
@@ -150,7 +151,7 @@ def _score(
 ) -> None:  # fmt: skip
     """Stores the model's log-probabilities for the rows of these splits."""
     splits = {name: load_split(digest, store) for name, digest in digests.items()}
-    rows = select(tuple(digests), splits, trial.fraction, trial.seed)
+    rows = select_scored(tuple(digests), splits, trial.fraction, trial.seed, trial.fold)
     tokens = tokens_of(trial, rows, store)
     if vocabulary is not None:
         trainings = [(stage.training, outcome.steps) for stage, outcome in zip(trial.stages, outcomes, strict=True)]
@@ -167,12 +168,12 @@ def _inputs(
 ) -> Inputs:  # fmt: skip
     """The rows of a stage with the data that its method needs. Calls ``method.prepare``."""
     with timer.phase(Phase.LOAD):
-        source = select(stage.splits, splits, trial.fraction, trial.seed)
+        source = select(stage.splits, splits, trial.fraction, trial.seed, trial.fold)
         weighed, rows = _weighed_rows(trial, stage, splits, source)
         quality = diversity = None
         if stage.weighted:
-            checkers = (trial.quality, trial.diversity)
-            quality, diversity = (_scores(trial, checker, rows, store) for checker in checkers)
+            quality = _scores(trial, (trial.quality,), rows, store)
+            diversity = _scores(trial, trial.diversity_folds or (trial.diversity,), rows, store)
     with timer.phase(Phase.TOKENIZE):
         tokens = tokens_of_rows(source)
     is_real = None
@@ -241,7 +242,7 @@ def _all_weights(trial: Trial, splits: dict[str, Split], outcomes: list[Outcome]
 
 def training_rows(trial: Trial, splits: dict[str, Split]) -> Split:
     """The rows of the trial's source."""
-    return select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed)
+    return select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed, trial.fold)
 
 
 def _vocabulary(
@@ -276,12 +277,11 @@ def tokens_of(trial: Trial, split: Split, store: Store) -> Tokens:
     )
 
 
-def _scores(trial: Trial, checker: str | None, rows: Split, store: Store) -> FloatArray | None:
-    """A checker's log-probabilities for the rows that are weighed, float32 [m, C]."""
-    if checker is None:
-        return None
+def _scores(trial: Trial, checkers: Sequence[str | None], rows: Split, store: Store) -> FloatArray | None:
+    """The checkers' log-probabilities for the rows that are weighed, float32 [m, C]; None without a checker."""
     digests = {name: trial.task.digests[name] for name in SOURCES[trial.source].weighed}
-    return load_scores(checker, digests, store).aligned(rows)
+    parts = [load_scores(checker, digests, store) for checker in checkers if checker is not None]
+    return join(parts).aligned(rows) if parts else None
 
 
 def _reset(trial: Trial, group: ProcessGroup) -> None:

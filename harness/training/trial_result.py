@@ -25,7 +25,8 @@ class TrialResult:
         runtime: seconds by phase, peak memory in MB, rows per second of training.
         environment: device, threads, versions.
         arrays: ``test`` and ``validation`` log-probabilities, float32 [evaluations, rows, C]; ``weights``, float32
-            [evaluations, n] over the rows of all splits of the source, NaN for rows that were not trained on. Without
+            [evaluations, n] over the rows of all splits of the source without the trial's fold, NaN for rows that were
+            not trained on. Without
             training ``test`` alone, NaN in the rows without a prediction.
     """
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from harness.config.benchmark import Benchmark, DataSource, PoolSplit
+from harness.config.checkers import DiversityChecker, QualityChecker
 from harness.config.experiment import Experiment, GridRow, MethodChoice, Training, load
 from harness.config.schema import parse
 from harness.config.sources import STAGES
@@ -110,6 +111,11 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
             {"checkers": {"quality_steps": 60}},
             "checkers.quality_steps is now stages.real_small.steps: stages: {real_small: {steps: 80}}",
         ),
+        (
+            {"checkers": {"quality": {"source": "generated"}}},
+            "unknown value 'generated' in checkers.quality.source. Known: real_large, real_small.",
+        ),
+        ({"checkers": {"diversity": {"layers": 0}}}, "checkers.diversity.layers: expected at least 1, found 0"),
         ({"rows": {"test": 10**30}}, f"rows.test: expected at most 1000000000, found {10**30}"),
         ({"rows": {"tst": 3}}, f"unknown split 'tst' in rows. Did you mean 'test'? Known: {SPLITS}."),
         ({"rows": {"test": 0}}, "rows.test: expected at least 1, found 0"),
@@ -119,6 +125,8 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
             "Known: " + ", ".join(sorted(
                 [f"stages.{name}.{field}" for name in STAGES for field in ("epochs", "steps")]
                 + [f"training.{name}" for name in Training.model_fields]
+                + [f"checkers.quality.{name}" for name in QualityChecker.model_fields]
+                + [f"checkers.diversity.{name}" for name in DiversityChecker.model_fields]
             )) + ".",
         ),
         ({"sweep": {"training.epochs": []}}, "sweep.training.epochs: expected at least one value, found none"),
