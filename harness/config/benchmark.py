@@ -223,6 +223,10 @@ class TaskPrompt(FrozenModel):
         return (self.text,) if isinstance(self.text, str) else self.text
 
 
+#: Groups of a benchmark's YAML whose entries replace included ones as a whole.
+REPLACED_WHOLE = ("splits",)
+
+
 def anchor_files(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The mapping in a benchmark's YAML, with relative paths in ``file`` made absolute against ``folder``."""
     out = dict(raw)

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.config.benchmark import Benchmark, anchor_files
+from harness.config.benchmark import REPLACED_WHOLE, Benchmark, anchor_files
 from harness.config.checkers import Checkers, DiversityChecker, QualityChecker
 from harness.config.schema import (
     FrozenModel,
@@ -30,6 +30,7 @@ from harness.config.schema import (
     parse,
     read_yaml,
     set_key,
+    with_included,
 )
 from harness.config.sources import SOURCES, SPLITS, STAGES
 from harness.errors import UserError, unknown
@@ -358,6 +359,8 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _anchor_benchmark(entry: Any, folder: Path) -> Any:
+    if isinstance(entry, dict) and "include" in entry:
+        return with_included(entry, folder / "benchmarks", anchor_files, REPLACED_WHOLE)
     if isinstance(entry, dict):
         return anchor_files(entry, folder)
     if isinstance(entry, str) and entry.endswith((".yaml", ".yml")):

@@ -82,14 +82,25 @@ def read_yaml(
     """
     if path.absolute() in trail:
         raise UserError(f"{path}: it includes itself: {' -> '.join(str(file) for file in (*trail, path.absolute()))}")
-    raw = _read_mapping(path)
+    return with_included(_read_mapping(path), path, anchor, whole, (*trail, path.absolute()))
+
+
+def with_included(
+    raw: dict[str, Any], path: Path, anchor: Anchor | None = None, whole: Collection[str] = (),
+    trail: tuple[Path, ...] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """A mapping in the file ``path``, merged into those of the files that its key ``include`` names.
+
+    Arguments and errors are those of ``read_yaml``.
+    """
+    raw = dict(raw)
     names = raw.pop("include", [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: include: expected a file or a list of files, found {names!r}")
     merged: dict[str, Any] = {}
     for name in names:
-        included = read_yaml(path.parent / name, anchor, whole, (*trail, path.absolute()))
+        included = read_yaml(path.parent / name, anchor, whole, trail)
         included.pop("name", None)
         merged = merge(merged, included, whole)
     return merge(merged, anchor(raw, path.parent) if anchor else raw, whole)

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config.benchmark import Benchmark, CorruptedSplit, DataSource, PoolSplit, anchor_files
+from harness.config.benchmark import (
+    REPLACED_WHOLE,
+    Benchmark,
+    CorruptedSplit,
+    DataSource,
+    PoolSplit,
+    anchor_files,
+)
 from harness.config.schema import parse, read_yaml
 from harness.data import split_files
 from harness.data.cleaning import clean
@@ -71,7 +78,7 @@ def resolve(entry: str | Benchmark) -> Benchmark:
     if not entry.endswith((".yaml", ".yml")) and entry not in known:
         raise unknown("benchmark", entry, known)
     path = known.get(entry) or Path(entry)
-    raw = read_yaml(path, anchor_files, whole=("splits",))
+    raw = read_yaml(path, anchor_files, REPLACED_WHOLE)
     raw.setdefault("name", path.stem)
     return parse(Benchmark, raw, str(path))
 

