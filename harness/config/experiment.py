@@ -186,8 +186,35 @@ class Resources(FrozenModel):
         return self
 
 
+class Reference(FrozenModel):
+    """Published results, shown beside those of an experiment."""
+
+    title: str
+    """Where they come from, e.g. ``Kuo et al. 2025``."""
+    note: str = ""
+    """What differs, e.g. the encoder; shown below the table."""
+    scores: dict[str, dict[str, dict[str, dict[str, float]]]]
+    """Benchmark -> source -> method, as tables name it -> metric (``accuracy``, ``f1``) -> percent."""
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Reference:
+        for benchmark, sources in self.scores.items():
+            for source, methods in sources.items():
+                where = f"scores.{benchmark}"
+                if source not in SOURCES:
+                    raise ValueError(str(unknown("source", source, SOURCES, where)))
+                for method, values in methods.items():
+                    for metric in values:
+                        if metric not in ("accuracy", "f1"):
+                            where = f"scores.{benchmark}.{source}.{method}"
+                            raise ValueError(str(unknown("metric", metric, ("accuracy", "f1"), where)))
+        return self
+
+
 class Report(FrozenModel):
     """Settings of the report."""
+
+    reference: Reference | None = None
 
     epoch: Literal["last", "best_validation"] = "last"
     """The evaluation that counts as a trial's result. Test results never select it."""

@@ -20,6 +20,7 @@ from harness.reports import figures, formatting, tables
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
+from harness.reports.reference import reference
 from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
 from harness.reports.state import report_key
 from harness.reports.tables import Table
@@ -73,7 +74,7 @@ def write(results: Results, folder: Path) -> Path:
 def _sections(results: Results) -> list[Section]:
     drawings = figures.draw(results)
     section_tables: dict[str, list[Table]] = {
-        "Accuracy": [tables.accuracy(results)],
+        "Accuracy": [tables.accuracy(results), reference(results)],
         "Gain over CE": [tables.gains(results, metric, folded=metric is not PRIMARY) for metric in SCORES],
         "Training dynamics": [],
         "How many real rows": [],

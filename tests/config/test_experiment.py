@@ -463,9 +463,8 @@ def test_seeds_of_a_row_are_distinct():
 
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
-SHIPPED = [
-    path for folder in ("", "paper", "why", "own_data") for path in sorted((EXPERIMENTS / folder).glob("*.yaml"))
-]
+FOLDERS = [EXPERIMENTS / name for name in ("", "paper", "why", "own_data")]
+SHIPPED = [path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("path", [p for p in SHIPPED if p.name != "settings.yaml"], ids=lambda path: path.stem)
