@@ -11,8 +11,6 @@ from harness.reports.reference import reference
 
 GENERATED = {"ce": {"accuracy": 77.39}, "dimp": {"accuracy": 82.67, "f1": 79.4}, "new": {"f1": 1.0}}
 SCORES = {"alpha": {"generated": GENERATED}}
-    "alpha": {"generated": {"ce": {"accuracy": 77.39}, "dimp": {"accuracy": 82.67, "f1": 79.4}, "new": {"f1": 1.0}}}
-}
 
 
 def test_scores_and_gains_stand_side_by_side(small):
