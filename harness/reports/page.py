@@ -1,4 +1,4 @@
-"""Writes a report: an HTML page, the same in Markdown, figures, and CSV files."""
+"""Writes a report: an HTML page, the same in Markdown, its tables in LaTeX, figures, and CSV files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from harness.files import write_atomically
 from harness.metrics import PRIMARY, SCORES
 from harness.phases import Phase
-from harness.reports import figures, formatting, tables
+from harness.reports import figures, formatting, latex, tables
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
@@ -64,6 +64,8 @@ def write(results: Results, folder: Path) -> Path:
     if results.meta.get("experiment"):
         write_atomically(folder / "experiment.yaml", results.meta["experiment"].encode())
     context = _context(results, sections)
+    tex = latex.document(context["name"], [(section.title, section.tables) for section in sections])
+    write_atomically(folder / "tables.tex", tex.encode())
     for name in ("report.md", "report.html"):
         page = _environment().get_template(f"{name}.j2").render(context)
         write_atomically(folder / name, page.encode())
