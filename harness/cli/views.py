@@ -151,19 +151,26 @@ def experiment_name(text: str) -> str:
 
 
 def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple[Path, bool]:
-    """Writes the report unless it is up to date (``again``: always); its page, and whether it was written."""
+    """Writes the report unless it is up to date (``again``: always), then the index of all reports in ``results``.
+
+    Returns:
+        The report's page, and whether it was written.
+    """
+    from harness.reports.index import write_index
     from harness.reports.state import find_parent, read_plan, report_key, state_key
 
     reader = open_reader(paths.tracking_uri, paths.home)
     folder = results / name
     parent, entries = find_parent(name, reader), reader.trials()
     key = state_key(parent, read_plan(name, parent, entries, reader), entries)
-    if not again and report_key(folder) == key:
-        return folder / "report.html", False
-    from harness.reports import page
-    from harness.reports.load import load
+    written = again or report_key(folder) != key
+    if written:
+        from harness.reports import page
+        from harness.reports.load import load
 
-    return page.write(load(name, reader), folder), True
+        page.write(load(name, reader), folder)
+    write_index(results)
+    return folder / "report.html", written
 
 
 def mlflow_address(name: str, paths: Paths) -> str | None:
@@ -182,4 +189,5 @@ def farewell(summary: Summary, report: Path, written: bool, pages: str, out: Con
     for name, error in summary.failed.items():
         out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
     note = "" if written else " (unchanged)"
+    out.print(f"All reports: {(report.parent.parent / 'index.html').resolve()}", soft_wrap=True, markup=False)
     out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {pages}", soft_wrap=True, markup=False)

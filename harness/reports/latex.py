@@ -8,8 +8,8 @@ from harness.reports.tables import Cell, Table
 
 #: Columns whose longest text has more characters than this are set as paragraphs.
 LONG = 50
-PREAMBLE = r"""% Needs \usepackage{booktabs,graphicx}. Texts of data rows may hold any character: compile with lualatex or xelatex
-% and a font that has them.
+PREAMBLE = r"""% Needs \usepackage{booktabs,graphicx}. Texts of data rows may hold any character: compile with
+% lualatex or xelatex and a font that has them.
 """
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.files import write_atomically
 from harness.metrics import PRIMARY, SCORES
@@ -20,13 +19,14 @@ from harness.reports import figures, formatting, latex, tables
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
+from harness.reports.folder import EXPERIMENT, IDENTITY, RUNTIME, TRIALS
+from harness.reports.rendering import environment
 from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
 from harness.reports.state import report_key
 from harness.reports.tables import Table
 
 __all__ = ["report_key", "write"]
 
-IDENTITY = ["benchmark", "source", "method", "fraction", "variant", "seed", "trial", "requested", "status"]
 INTEGERS = {"seed", "epoch", "threads"}
 EPOCH_RULES = {
     "last": "All numbers are from the last epoch.",
@@ -58,16 +58,16 @@ def write(results: Results, folder: Path) -> Path:
             drawing.save(folder / "figures")
     order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
     times = [phase.key for phase in Phase if phase.key in order]
-    _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / "trials.csv")
+    _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / TRIALS)
     measured = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
-    _write_csv(order, [*IDENTITY, *times, *MACHINE, *measured], folder / "runtime.csv")
+    _write_csv(order, [*IDENTITY, *times, *MACHINE, *measured], folder / RUNTIME)
     if results.meta.get("experiment"):
-        write_atomically(folder / "experiment.yaml", results.meta["experiment"].encode())
+        write_atomically(folder / EXPERIMENT, results.meta["experiment"].encode())
     context = _context(results, sections)
     tex = latex.document(context["name"], [(section.title, section.tables) for section in sections])
     write_atomically(folder / "tables.tex", tex.encode())
     for name in ("report.md", "report.html"):
-        page = _environment().get_template(f"{name}.j2").render(context)
+        page = environment(data_url=_data_url).get_template(f"{name}.j2").render(context)
         write_atomically(folder / name, page.encode())
     return folder / "report.html"
 
@@ -148,18 +148,5 @@ def _field(column: str, value: Any) -> str:
     return repr(float(value)) if isinstance(value, float) else str(value)
 
 
-def _environment() -> Environment:
-    templates = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(templates),
-        autoescape=lambda name: bool(name and name.endswith(".html.j2")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = formatting.markdown
-    environment.filters["data_url"] = lambda drawing: (
-        "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")
-    )
-    return environment
+def _data_url(drawing: Drawing) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")
