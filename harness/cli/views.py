@@ -14,7 +14,8 @@ from rich.table import Table
 from harness.cli.progress import duration
 from harness.errors import UserError, unknown
 from harness.ledger.entries import Entry, finished, open_reader
-from harness.ledger.mlflow_pages import table_address
+from harness.ledger.mlflow_pages import table_address, without_password
+from harness.ledger.report_artifacts import attach_report
 from harness.paths import Paths
 from harness.planning.estimate import past_rate, work
 from harness.planning.plan import Plan, missing
@@ -150,8 +151,10 @@ def experiment_name(text: str) -> str:
     return str(read_yaml(path).get("name", path.stem))
 
 
-def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple[Path, bool]:
+def report(name: str, paths: Paths, results: Path, out: Console, again: bool = False) -> tuple[Path, bool]:
     """Writes the report unless it is up to date (``again``: always), then the index of all reports in ``results``.
+
+    The report is also added to the artifacts of the experiment in the ledger. Prints a warning where this is refused.
 
     Returns:
         The report's page, and whether it was written.
@@ -168,7 +171,14 @@ def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple
         from harness.reports import page
         from harness.reports.load import load
 
-        page.write(load(name, reader), folder)
+        files = page.render(load(name, reader))
+        page.save(files, folder)
+        try:
+            attach_report(parent, files, paths.tracking_uri, paths.home)
+        except UserError as error:
+            place = without_password(paths.tracking_uri)
+            text = f"The report is in {folder.resolve()}, but not among the artifacts in MLflow at {place}: {error}"
+            out.print(text, style="yellow", markup=False, soft_wrap=True)
     write_index(results)
     return folder / "report.html", written
 

@@ -14,9 +14,9 @@ from harness.metrics import PRIMARY
 from harness.reports.load import RENAMED
 
 IDENTITY = ["benchmark", "source", "method", "fraction", "variant", "seed", "trial", "requested", "status"]
-TRIALS, RUNTIME, EXPERIMENT = "trials.csv", "runtime.csv", "experiment.yaml"
-#: Pages of a report, the one to open first.
-PAGES = ("report.html", "report.md", "README.md", TRIALS)
+PAGE, TRIALS, RUNTIME, EXPERIMENT = "report.html", "trials.csv", "runtime.csv", "experiment.yaml"
+#: What to open in a folder, the first of these that it has.
+PAGES = (PAGE, "report.md", "README.md", TRIALS)
 #: Columns of text; all others hold numbers.
 TEXTS = {*IDENTITY, "quality_checker", "diversity_checker", "device"} - {"fraction", "seed"}
 
@@ -37,7 +37,7 @@ class ReportFolder:
 
 def is_report(folder: Path) -> bool:
     """Whether ``folder`` holds results."""
-    return (folder / TRIALS).is_file() or (folder / PAGES[0]).is_file()
+    return (folder / TRIALS).is_file() or (folder / PAGE).is_file()
 
 
 def read_folder(path: Path) -> ReportFolder:

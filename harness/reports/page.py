@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from harness.reports import figures, formatting, latex, tables
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
-from harness.reports.folder import EXPERIMENT, IDENTITY, RUNTIME, TRIALS
+from harness.reports.folder import EXPERIMENT, IDENTITY, PAGE, RUNTIME, TRIALS
 from harness.reports.rendering import environment
 from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
 from harness.reports.state import report_key
 from harness.reports.tables import Table
 
-__all__ = ["report_key", "write"]
+__all__ = ["render", "report_key", "save", "write"]
 
 INTEGERS = {"seed", "epoch", "threads"}
 EPOCH_RULES = {
@@ -46,30 +47,44 @@ class Section:
 
 
 def write(results: Results, folder: Path) -> Path:
-    """Write the report into ``folder`` and return the path of its page.
+    """Write the report into ``folder`` and return the path of its page; see ``render`` and ``save``."""
+    return save(render(results), folder)
 
-    ``report.html`` needs no other file and no network; it is written last, so that its key (see ``report_key``) stands
-    for a complete report. ``trials.csv`` holds no times and no paths: two runs of the same experiment with the same
-    numbers give the same bytes. Times and memory are in ``runtime.csv``. Each file is written atomically.
+
+def save(files: Mapping[str, bytes], folder: Path) -> Path:
+    """Write the files of a report into ``folder``, each atomically, and return the path of its page."""
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return folder / PAGE
+
+
+def render(results: Results) -> dict[str, bytes]:
+    """The files of a report, by their path in its folder.
+
+    ``report.html`` needs no other file and no network; it is the last file, so that once it is written, its key (see
+    ``report_key``) stands for a complete report. ``trials.csv`` holds no times and no paths: two runs of the same
+    experiment with the same numbers give the same bytes. Times and memory are in ``runtime.csv``.
     """
     sections = _sections(results)
+    files: dict[str, bytes] = {}
     for section in sections:
         for drawing in section.drawings:
-            drawing.save(folder / "figures")
+            files |= {f"figures/{name}": content for name, content in drawing.files().items()}
     order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
     times = [phase.key for phase in Phase if phase.key in order]
-    _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / TRIALS)
+    files[TRIALS] = _csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS])
     measured = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
-    _write_csv(order, [*IDENTITY, *times, *MACHINE, *measured], folder / RUNTIME)
+    files[RUNTIME] = _csv(order, [*IDENTITY, *times, *MACHINE, *measured])
     if results.meta.get("experiment"):
-        write_atomically(folder / EXPERIMENT, results.meta["experiment"].encode())
+        files[EXPERIMENT] = results.meta["experiment"].encode()
     context = _context(results, sections)
-    tex = latex.document(context["name"], [(section.title, section.tables) for section in sections])
-    write_atomically(folder / "tables.tex", tex.encode())
-    for name in ("report.md", "report.html"):
+    files["tables.tex"] = latex.document(
+        context["name"], [(section.title, section.tables) for section in sections]
+    ).encode()
+    for name in ("report.md", PAGE):
         page = environment(data_url=_data_url).get_template(f"{name}.j2").render(context)
-        write_atomically(folder / name, page.encode())
-    return folder / "report.html"
+        files[name] = page.encode()
+    return files
 
 
 def _sections(results: Results) -> list[Section]:
@@ -130,14 +145,14 @@ def _facts(meta: dict[str, Any]) -> dict[str, str]:
     return {label: value for label, value in facts.items() if value}
 
 
-def _write_csv(frame: pd.DataFrame, columns: list[str], path: Path) -> None:
+def _csv(frame: pd.DataFrame, columns: list[str]) -> bytes:
     """Floats by ``repr``, which reads back to the same bits; unknown values are empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for values in zip(*(frame[column] for column in columns), strict=True):
         writer.writerow([_field(column, value) for column, value in zip(columns, values, strict=True)])
-    write_atomically(path, buffer.getvalue().encode())
+    return buffer.getvalue().encode()
 
 
 def _field(column: str, value: Any) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -17,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from harness.files import write_atomically
 from harness.methods import methods
 from harness.reports.grid import BASELINE
 
@@ -80,10 +78,9 @@ class Drawing:
         """The figure as SVG, the same bytes for the same data; a browser shows it dark on a dark page."""
         return with_dark_colors(self._rendered("svg", {"Date": None}))
 
-    def save(self, folder: Path) -> None:
-        """Write ``name.svg`` and ``name.png``."""
-        write_atomically(folder / f"{self.name}.svg", self.svg)
-        write_atomically(folder / f"{self.name}.png", self._rendered("png", {}))
+    def files(self) -> dict[str, bytes]:
+        """``name.svg`` and ``name.png``."""
+        return {f"{self.name}.svg": self.svg, f"{self.name}.png": self._rendered("png", {})}
 
     def _rendered(self, kind: str, metadata: dict[str, None]) -> bytes:
         buffer = io.BytesIO()
