@@ -25,17 +25,6 @@ COMMANDS = [
     [], ["run"], ["plan"], ["report"], ["compare"], ["ui"], ["show"], ["list"], ["list", "methods"],
     ["list", "benchmarks"],
 ]  # fmt: skip
-    [],
-    ["run"],
-    ["plan"],
-    ["report"],
-    ["compare"],
-    ["ui"],
-    ["show"],
-    ["list"],
-    ["list", "methods"],
-    ["list", "benchmarks"],
-]
 
 
 @pytest.fixture
