@@ -30,7 +30,7 @@ COLORS = (
 #: What replaces a color where the reader prefers a dark page: lighter tones of the same hue.
 DARK_PAGE = "#0d1117"
 DARK = {
-    "#ffffff": DARK_PAGE, INK: "#e6edf3", GREY: "#9198a1", PALE: "#30363d",
+    "#ffffff": DARK_PAGE, INK: "#e6edf3", GREY: "#9198a1", PALE: "#3d444d",
     **dict(zip(COLORS, (
         "#4aa3df", "#f0803c", "#2bc48f", "#e39cc3", "#f2b632", "#7cc7f2", "#d1649b", "#c2c25a",
         "#8f86e8", "#4fb36c", "#d16fc4", "#d9755f", "#5fcfbe", "#ff8f82", "#a3b84f", "#dba62e",
