@@ -111,7 +111,7 @@ def _entry(path: Path) -> IndexEntry:
     try:
         trials = read_trials(path)
     except UserError as error:
-        return replace(entry, problem=str(error))
+        return replace(entry, problem=str(error).replace(f"{path.parent}/", ""))
     once = trials.drop_duplicates("trial")
     counts = once.loc[once["requested"], "status"].value_counts()
     return replace(
