@@ -123,7 +123,11 @@ def report(
     tracking_uri: TrackingUri = None,
     results: Results = RESULTS,
 ) -> None:
-    """Write the report of an experiment from the ledger alone: tables, figures, one HTML page, experiment.yaml."""
+    """Write the report of an experiment from the ledger alone, and the index of all reports in the results folder.
+
+    The report is one HTML page, the same in Markdown, its tables in LaTeX, figures, CSV files and experiment.yaml. It
+    is also added to the artifacts of the experiment in the ledger.
+    """
     from harness.cli import views
 
     paths = Paths.at(home, None, tracking_uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,10 +115,10 @@ def _table(comparison: Comparison) -> Table:
 def _values(cell: CellComparison) -> list[str]:
     score, (ratio, low, high) = cell.score, cell.ratio
     difference = formatting.points(score.mean)
-    if score.interval[0] == score.interval[0]:
+    if not math.isnan(score.interval[0]):
         difference += f" ({formatting.point_interval(score.interval)})"
     time = formatting.ratio(ratio)
-    if low == low:
+    if not math.isnan(low):
         time += f" ({low:.2f} to {high:.2f})"
     return [
         formatting.percent(cell.first.mean), str(score.n), difference, formatting.p_value(score.p),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -104,7 +103,7 @@ def compare_trials(first: pd.DataFrame, second: pd.DataFrame, metric: Metric) ->
     cells = with_costs(requested(first), first), with_costs(requested(second), second)
     shared = [key for key in in_order([*cells[0], *cells[1]]) if key in cells[0] and key in cells[1]]
     compared = [_compare(key, cells[0], cells[1], metric) for key in shared]
-    scores, times = (holm([pair.p for pair in pairs]) for pairs in _pairs(compared))
+    scores, times = holm([cell.score.p for cell in compared]), holm([cell.time.p for cell in compared])
     corrected = [
         replace(cell, score=replace(cell.score, p=score), time=replace(cell.time, p=time))
         for cell, score, time in zip(compared, scores, times, strict=True)
@@ -134,10 +133,6 @@ def _paired(values: pd.DataFrame, key: Key, column: str) -> Paired:
     return paired(values["second"].to_numpy(), values["first"].to_numpy(), rng)
 
 
-def _pairs(cells: Sequence[CellComparison]) -> tuple[list[Paired], list[Paired]]:
-    return [cell.score for cell in cells], [cell.time for cell in cells]
-
-
 def _outcome(pair: Paired, lower: str, higher: str) -> str:
     if not pair.n:
         return "unpaired"
@@ -157,7 +152,7 @@ def _devices(trials: pd.DataFrame) -> tuple[str, ...]:
     names = {
         f"{device}, {threads:.0f} thread{'s' * (threads != 1)}"
         for device, threads in zip(done["device"], done["threads"], strict=True)
-        if isinstance(device, str) and device and threads == threads
+        if isinstance(device, str) and device and not math.isnan(threads)
     }
     return tuple(sorted(names))
 

@@ -9,6 +9,7 @@ Neither account charges evaluation and device warm-up, which belong to the measu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -73,7 +74,7 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
     A point is on the front if no other costs at most as much and scores at least as high, one of the two strictly.
     Equal points are on it together. Points with a NaN are never on it.
     """
-    known = [i for i in range(len(costs)) if costs[i] == costs[i] and scores[i] == scores[i]]
+    known = [i for i in range(len(costs)) if not math.isnan(costs[i] + scores[i])]
     front: list[int] = []
     for i in sorted(known, key=lambda i: (costs[i], -scores[i])):
         equal = bool(front) and (costs[i], scores[i]) == (costs[front[-1]], scores[front[-1]])

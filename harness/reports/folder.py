@@ -11,6 +11,7 @@ import yaml
 
 from harness.errors import UserError
 from harness.metrics import PRIMARY
+from harness.reports.costs import CHECKERS
 from harness.reports.load import RENAMED
 
 IDENTITY = ["benchmark", "source", "method", "fraction", "variant", "seed", "trial", "requested", "status"]
@@ -18,7 +19,7 @@ PAGE, TRIALS, RUNTIME, EXPERIMENT = "report.html", "trials.csv", "runtime.csv", 
 #: What to open in a folder, the first of these that it has.
 PAGES = (PAGE, "report.md", "README.md", TRIALS)
 #: Columns of text; all others hold numbers.
-TEXTS = {*IDENTITY, "quality_checker", "diversity_checker", "device"} - {"fraction", "seed"}
+TEXTS = {*IDENTITY, *CHECKERS, "device"} - {"fraction", "seed"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_trials(folder: Path) -> pd.DataFrame:
         content = f"it holds {', '.join(names[:8])}{' and more' if len(names) > 8 else ''}" if names else "it is empty"
         raise UserError(f"no {TRIALS} in {folder}: {content}; expected a folder that `harness run` wrote")
     frame = _read_csv(path)
-    expected = [*IDENTITY, PRIMARY.column("test")]
+    expected = [*IDENTITY, *CHECKERS, PRIMARY.column("test")]
     if absent := [name for name in expected if name not in frame]:
         raise UserError(f"{path}: no column {', '.join(absent)}; expected the {TRIALS} of a report")
     runtime = folder / RUNTIME
@@ -96,9 +97,8 @@ def _typed(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             raise UserError(f"{path}: column {name!r}: {error}; expected numbers") from None
     typed = pd.DataFrame(columns)
     typed["requested"] = typed["requested"] == "True"
-    for name in ("quality_checker", "diversity_checker"):
-        if name in typed:
-            typed[name] = typed[name].where(typed[name] != "", None)
+    for name in CHECKERS:
+        typed[name] = typed[name].where(typed[name] != "", None)
     try:
         return typed.astype({"seed": "int64"})
     except ValueError as error:

@@ -53,6 +53,9 @@ def test_a_folder_and_the_same_folder_are_the_same(
     write(make(rows=5, epochs=1), tmp_path / "results" / "toy")
     compare.compare("results/toy", str(tmp_path / "results" / "toy"), "f1", paths, Path("c.json"), Console(width=120))
     assert "4 cells in both. B against A: 4 same. Time: 4 same." in printed(capsys)
+    (tmp_path / "results" / "toy" / "runtime.csv").unlink()
+    compare.compare("results/toy", "results/toy", "accuracy", paths, None, Console(width=120))
+    assert "4 cells in both. B against A: 4 same. Time: 4 unpaired." in printed(capsys), "scores without times"
     content = json.loads(Path("c.json").read_text(encoding="utf-8"))
     assert (content["first"], content["metric"]) == ("results/toy", "test_f1")
     assert {row["outcome"] for row in content["cells"]} == {"same"}

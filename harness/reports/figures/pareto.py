@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -76,7 +77,7 @@ def _points(cells: Cells) -> list[Point]:
     points = []
     for key, rows in cells.items():
         score, alone, marginal = (by_seed(rows, column).mean() for column in (TEST, "stand_alone", "marginal"))
-        if score == score and alone > 0:
+        if not math.isnan(score) and alone > 0:
             points.append(Point(key, float(alone), float(marginal), 100 * float(score)))
     return points
 
@@ -89,7 +90,7 @@ def _front(points: list[Point]) -> list[Point]:
 def _draw_points(ax: Axes, points: list[Point], sources: list[str], palette: Palette) -> None:
     for point in points:
         color = palette.color(point.key.method)
-        if point.marginal == point.marginal:
+        if not math.isnan(point.marginal):
             ax.plot([point.marginal, point.alone], [point.score] * 2, color=color, linewidth=1, alpha=0.45)
         marker = MARKERS[sources.index(point.key.source) % len(MARKERS)]
         ax.plot(point.alone, point.score, marker, color=color, markersize=6, markeredgewidth=0, zorder=3)
@@ -116,7 +117,7 @@ def _label_points(ax: Axes, points: list[Point], palette: Palette) -> None:
     front = _front(points)
     order = sorted(points, key=lambda point: point not in front)
     labels = [Label(p.alone, p.score, p.key.method, palette.color(p.key.method), p in front) for p in order]
-    lines = [((p.marginal, p.score), (p.alone, p.score)) for p in points if p.marginal == p.marginal]
+    lines = [((p.marginal, p.score), (p.alone, p.score)) for p in points if not math.isnan(p.marginal)]
     for a, b in pairwise(front):
         lines += [((a.alone, a.score), (b.alone, a.score)), ((b.alone, a.score), (b.alone, b.score))]
     place_labels(ax, labels, lines)
