@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -26,7 +27,7 @@ from harness.reports.grid import (
     requested,
 )
 from harness.reports.rendering import environment
-from harness.reports.statistics import summarize
+from harness.reports.statistics import Summary, summarize
 
 TEST = PRIMARY.column("test")
 FILE = "index.html"
@@ -84,16 +85,16 @@ def best_by_source(trials: pd.DataFrame) -> list[Best]:
     Methods with unfinished trials count only where no method has finished all of its trials.
     """
     cells = requested(trials)
+    means = {key: summarize(by_seed(cells[key], TEST).to_numpy()) for key in at_largest_fraction(cells)}
     groups: dict[Key, list[Key]] = {}
-    for key in at_largest_fraction(cells):
-        if len(by_seed(cells[key], TEST)):
+    for key, summary in means.items():
+        if summary.n:
             groups.setdefault(key._replace(method="", fraction=None), []).append(key)
-    return [_best(group, cells) for group in groups.values()]
+    return [_best(group, cells, means) for group in groups.values()]
 
 
-def _best(group: list[Key], cells: Cells) -> Best:
+def _best(group: list[Key], cells: Cells, means: Mapping[Key, Summary]) -> Best:
     complete = [key for key in group if is_complete(cells[key])]
-    means = {key: summarize(by_seed(cells[key], TEST).to_numpy()) for key in group}
     best = max(complete or group, key=lambda key: means[key].mean)
     base = baseline_of(best, cells)
     gain = interval = ""
