@@ -78,10 +78,12 @@ def show(comparison: Comparison, first: str, second: str, out: Console) -> None:
         out.print(_table(comparison))
     counts = Counter(cell.outcome for cell in cells), Counter(cell.speed for cell in cells)
     outcomes, speeds = (", ".join(f"{n} {outcome}" for outcome, n in count.items()) for count in counts)
-    out.print(f"{len(cells)} cells in both. B against A: {outcomes}. Time: {speeds}." if cells else "No cell in both.")
+    out.print(
+        f"Cells in both: {len(cells)}. B against A: {outcomes}. Time: {speeds}." if cells else "Cells in both: 0."
+    )
     for name, keys in (("A", comparison.only_first), ("B", comparison.only_second)):
         if keys:
-            out.print(f"Only in {name}: {len(keys)} cells")
+            out.print(f"Cells only in {name}: {len(keys)}")
             for key in keys:
                 out.print(f"  {' · '.join(filter(None, _names(key)))}", markup=False, soft_wrap=True)
     before, after = comparison.devices

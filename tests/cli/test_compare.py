@@ -38,10 +38,10 @@ def test_two_experiments_of_the_ledger(paths: Paths, capsys: pytest.CaptureFixtu
     assert lines[2] == "cell A n difference p B is time B is"
     assert lines[4:6] == ["toy", "generated · ce 71.0 2 0.00 – same 1.00× same"]
     assert lines[-6:] == [
-        "1 cells in both. B against A: 1 same. Time: 1 same.",
-        "Only in A: 1 cells",
+        "Cells in both: 1. B against A: 1 same. Time: 1 same.",
+        "Cells only in A: 1",
         "toy · generated · imp",
-        "Only in B: 1 cells",
+        "Cells only in B: 1",
         "toy · generated · dimp",
         "Times are from different devices: A ran on first, 1 thread, B on second, 1 thread.",
     ]
@@ -52,10 +52,10 @@ def test_a_folder_and_the_same_folder_are_the_same(
 ) -> None:
     write(make(rows=5, epochs=1), tmp_path / "results" / "toy")
     compare.compare("results/toy", str(tmp_path / "results" / "toy"), "f1", paths, Path("c.json"), Console(width=120))
-    assert "4 cells in both. B against A: 4 same. Time: 4 same." in printed(capsys)
+    assert "Cells in both: 4. B against A: 4 same. Time: 4 same." in printed(capsys)
     (tmp_path / "results" / "toy" / "runtime.csv").unlink()
     compare.compare("results/toy", "results/toy", "accuracy", paths, None, Console(width=120))
-    assert "4 cells in both. B against A: 4 same. Time: 4 unpaired." in printed(capsys), "scores without times"
+    assert "Cells in both: 4. B against A: 4 same. Time: 4 unpaired." in printed(capsys), "scores without times"
     content = json.loads(Path("c.json").read_text(encoding="utf-8"))
     assert (content["first"], content["metric"]) == ("results/toy", "test_f1")
     assert {row["outcome"] for row in content["cells"]} == {"same"}
@@ -93,7 +93,7 @@ def test_no_cell_in_both(paths: Paths, capsys: pytest.CaptureFixture[str], monke
     ledger = FakeLedger({"a": {"ce": {0: 0.5}}, "b": {"imp": {0: 0.5}}})
     monkeypatch.setattr(compare, "open_reader", lambda uri, home: ledger)
     compare.compare("a", "b", "accuracy", paths, None, Console(width=120))
-    assert printed(capsys)[2:4] == ["No cell in both.", "Only in A: 1 cells"]
+    assert printed(capsys)[2:4] == ["Cells in both: 0.", "Cells only in A: 1"]
 
 
 # -- the report ------------------------------------------------------------------------------------------------------
