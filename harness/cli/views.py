@@ -14,7 +14,8 @@ from rich.table import Table
 from harness.cli.progress import duration
 from harness.errors import UserError, unknown
 from harness.ledger.entries import Entry, finished, open_reader
-from harness.ledger.mlflow_pages import table_address
+from harness.ledger.mlflow_pages import table_address, without_password
+from harness.ledger.report_artifacts import attach_report
 from harness.paths import Paths
 from harness.planning.estimate import past_rate, work
 from harness.planning.plan import Plan, missing
@@ -151,20 +152,36 @@ def experiment_name(text: str) -> str:
     return str(read_yaml(path).get("name", path.stem))
 
 
-def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple[Path, bool]:
-    """Writes the report unless it is up to date (``again``: always); its page, and whether it was written."""
+def report(name: str, paths: Paths, results: Path, out: Console, again: bool = False) -> tuple[Path, bool]:
+    """Writes the report unless it is up to date (``again``: always), then the index of all reports in ``results``.
+
+    The report is also added to the artifacts of the experiment in the ledger. Prints a warning where this is refused.
+
+    Returns:
+        The report's page, and whether it was written.
+    """
+    from harness.reports.index import write_index
     from harness.reports.state import find_parent, read_plan, report_key, state_key
 
     reader = open_reader(paths.tracking_uri, paths.home)
     folder = results / name
     parent, entries = find_parent(name, reader), reader.trials()
     key = state_key(parent, read_plan(name, parent, entries, reader), entries)
-    if not again and report_key(folder) == key:
-        return folder / "report.html", False
-    from harness.reports import page
-    from harness.reports.load import load
+    written = again or report_key(folder) != key
+    if written:
+        from harness.reports import page
+        from harness.reports.load import load
 
-    return page.write(load(name, reader), folder), True
+        files = page.render(load(name, reader))
+        page.save(files, folder)
+        try:
+            attach_report(parent, files, paths.tracking_uri, paths.home)
+        except UserError as error:
+            place = without_password(paths.tracking_uri)
+            text = f"The report is in {folder.resolve()}, but not among the artifacts in MLflow at {place}: {error}"
+            out.print(text, style="yellow", markup=False, soft_wrap=True)
+    write_index(results)
+    return folder / "report.html", written
 
 
 def mlflow_address(name: str, paths: Paths) -> str | None:
@@ -183,4 +200,5 @@ def farewell(summary: Summary, report: Path, written: bool, pages: str, out: Con
     for name, error in summary.failed.items():
         out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
     note = "" if written else " (unchanged)"
+    out.print(f"All reports: {(report.parent.parent / 'index.html').resolve()}", soft_wrap=True, markup=False)
     out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {pages}", soft_wrap=True, markup=False)

@@ -9,6 +9,8 @@ Neither account charges evaluation and device warm-up, which belong to the measu
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -68,6 +70,21 @@ def ratio(costs: Cells, key: Key, account: str) -> float:
         return float("nan")
     pairs = pd.concat([by_seed(costs[key], account), by_seed(costs[base], account)], axis=1, join="inner")
     return float(pairs.iloc[:, 0].mean() / pairs.iloc[:, 1].mean()) if len(pairs) else float("nan")
+
+
+def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """The positions of the points on the Pareto front, by ascending cost.
+
+    A point is on the front if no other costs at most as much and scores at least as high, one of the two strictly.
+    Equal points are on it together. Points with a NaN are never on it.
+    """
+    known = [i for i in range(len(costs)) if not math.isnan(costs[i] + scores[i])]
+    front: list[int] = []
+    for i in sorted(known, key=lambda i: (costs[i], -scores[i])):
+        equal = bool(front) and (costs[i], scores[i]) == (costs[front[-1]], scores[front[-1]])
+        if not front or scores[i] > scores[front[-1]] or equal:
+            front.append(i)
+    return front
 
 
 def total_seconds(trials: pd.DataFrame) -> float:

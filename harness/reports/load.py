@@ -42,6 +42,16 @@ def load(name: str, reader: Reader) -> Results:
     return _Loader(read_plan(name, parent, entries, reader), entries, reader).results(parent)
 
 
+def load_trials(name: str, reader: Reader) -> pd.DataFrame:
+    """``Results.trials`` of an experiment alone: weights, texts and scores are not read.
+
+    Raises:
+        UserError: the ledger has no run of the experiment.
+    """
+    parent, entries = find_parent(name, reader), reader.trials()
+    return _Loader(read_plan(name, parent, entries, reader), entries, reader).trials()
+
+
 class _Loader:
     """Reads each artifact once."""
 
@@ -79,6 +89,14 @@ class _Loader:
             self._meta(parent),
             pd.DataFrame(distances).drop_duplicates() if distances else pd.DataFrame(),
         )
+
+    def trials(self) -> pd.DataFrame:
+        rows = []
+        for trial in self.plan.trials:
+            entry = self.entries.get(trial.trial)
+            row = self._row(trial, entry, self._history(entry))
+            rows += [_identity(trial, variant) | row for variant in trial.variants or [""]]
+        return pd.DataFrame(rows)
 
     def _history(self, entry: Entry | None) -> History | None:
         content = self._artifact(entry, History.FILE)

@@ -135,3 +135,21 @@ def test_nothing_finished_costs_nothing() -> None:
     trials = grid(True).assign(status="missing")
     assert costs.accounts(trials).empty
     assert costs.total_seconds(trials) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([], []),
+        ([(5.0, 0.7)], [0]),
+        ([(1.0, 0.6), (2.0, 0.7), (3.0, 0.65), (4.0, 0.8)], [0, 1, 3]),
+        ([(4.0, 0.8), (1.0, 0.6), (2.0, 0.5)], [1, 0]),
+        ([(1.0, 0.6), (1.0, 0.7)], [1]),  # the same cost
+        ([(1.0, 0.6), (2.0, 0.6)], [0]),  # the same score
+        ([(1.0, 0.6), (1.0, 0.6)], [0, 1]),  # the same point
+        ([(1.0, np.nan), (np.nan, 0.9), (3.0, 0.1)], [2]),
+    ],
+    ids=["none", "one", "dominated", "order", "cost", "score", "equal", "unknown"],
+)
+def test_pareto_front(points: list[tuple[float, float]], front: list[int]) -> None:
+    assert costs.pareto_front([cost for cost, _ in points], [score for _, score in points]) == front
