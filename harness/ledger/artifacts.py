@@ -115,11 +115,12 @@ class Predictions:
     def class_indices(self, epoch: int, labels: Sequence[str]) -> tuple[tuple[str, ...], Classes, Classes]:
         """Ids, true and predicted class indices of an epoch, -1 for a row without a prediction.
 
-        Indices are int8 for up to 127 labels. All three are empty if the epoch was not recorded.
+        Indices are int8 for up to 127 labels, else int16. All three are empty if the epoch was not recorded.
         """
         rows = self.frame[self.frame["epoch"] == epoch]
-        truth, predicted = (pd.Categorical(rows[name], categories=list(labels)).codes for name in self.CLASSES[2:])
-        return tuple(rows["id"]), np.asarray(truth), np.asarray(predicted)
+        dtype = np.int8 if len(labels) <= 127 else np.int16
+        truth, predicted = (pd.Index(labels).get_indexer(rows[name]).astype(dtype) for name in self.CLASSES[2:])
+        return tuple(rows["id"]), truth, predicted
 
 
 @dataclass(frozen=True)
