@@ -21,6 +21,7 @@ from harness.store import digest
 #: Increment when the meaning of a file changes. Files without a version are version 1.
 VERSION = 2
 FloatArray = npt.NDArray[np.float64]
+Classes = npt.NDArray[np.signedinteger[Any]]
 #: The prediction where a language model's answer contained no label.
 NO_PREDICTION = "(none)"
 
@@ -30,9 +31,9 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
     return frame.to_parquet(index=False)
 
 
-def from_parquet(content: bytes) -> pd.DataFrame:
-    """The table in the bytes of a parquet file."""
-    return pd.read_parquet(io.BytesIO(content))
+def from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table in the bytes of a parquet file, or some of its columns."""
+    return pd.read_parquet(io.BytesIO(content), columns=None if columns is None else list(columns))
 
 
 def best_epoch(entries: Sequence[Mapping[str, float]]) -> int:
@@ -74,6 +75,8 @@ class Predictions:
     """
 
     FILE = "predictions.parquet"
+    CLASSES = ("id", "epoch", "label", "prediction")
+    """The columns that ``class_indices`` reads."""
     frame: pd.DataFrame
 
     @classmethod
@@ -108,6 +111,16 @@ class Predictions:
         rows = self.frame[self.frame["epoch"] == self.frame["epoch"].max()]
         with np.errstate(divide="ignore"):
             return tuple(rows["id"]), np.log(rows[[f"p_{label}" for label in labels]].to_numpy(np.float64))
+
+    def class_indices(self, epoch: int, labels: Sequence[str]) -> tuple[tuple[str, ...], Classes, Classes]:
+        """Ids, true and predicted class indices of an epoch, -1 for a row without a prediction.
+
+        Indices are int8 for up to 127 labels, else int16. All three are empty if the epoch was not recorded.
+        """
+        rows = self.frame[self.frame["epoch"] == epoch]
+        dtype = np.int8 if len(labels) <= 127 else np.int16
+        truth, predicted = (pd.Index(labels).get_indexer(rows[name]).astype(dtype) for name in self.CLASSES[2:])
+        return tuple(rows["id"]), truth, predicted
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from harness.reports.grid import (
     panels_of,
     requested,
 )
+from harness.reports.pooling import Pooled, pooled
 from harness.reports.results import Results
 from harness.reports.statistics import Paired, summarize
 
@@ -49,16 +50,58 @@ class Findings:
 
 
 def findings(results: Results) -> list[Findings]:
-    """Findings of each benchmark and variant on its generated source, else the corrupted, else the large real one."""
+    """Findings over all benchmarks on each source, then of each benchmark and variant.
+
+    Those of a benchmark are on its generated source, else the corrupted, else the large real one.
+    """
     cells = requested(results.trials)
     cell_costs = costs.with_costs(cells, results.trials)
     gains = differences(cells, METRIC)
-    out = []
+    out = _pooled_findings(results)
     for benchmark, variant in panels_of(cells):
         panel = {k: rows for k, rows in cells.items() if (k.benchmark, k.variant) == (benchmark, variant)}
         subject = ", ".join(part for part in (benchmark, variant) if part)
         out.append(Findings(subject, tuple(_sentences(results, panel, gains, cell_costs))))
     return out
+
+
+def _pooled_findings(results: Results) -> list[Findings]:
+    """A sentence for every source with several methods on several benchmarks."""
+    sentences: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[Pooled]] = {}
+    for row in pooled(results):
+        groups.setdefault((row.key.variant, row.key.source), []).append(row)
+    for (variant, source), rows in groups.items():
+        sentences.setdefault(variant, []).append(_pooled_sentence(results.title(source), rows))
+    return [
+        Findings(", ".join(part for part in ("All benchmarks", variant) if part), tuple(lines))
+        for variant, lines in sentences.items()
+    ]
+
+
+def _pooled_sentence(title: str, rows: list[Pooled]) -> str:
+    compared = [row for row in rows if not np.isnan(row.gain.mean)]
+    where = f"On {title}, over {len(rows[0].benchmarks)} benchmarks"
+    if not compared:
+        return f"{where}, no method has a seed in common with CE."
+    best = max(compared, key=lambda row: row.gain.mean)
+    gain, probability = best.gain, best.improvement.probability
+    text = f"{where}, the best mean gain over CE is that of {best.key.method}: {formatting.points(gain.mean)} points"
+    if np.isnan(gain.interval[0]):
+        return f"{text}, from too few seeds for an interval."
+    over = "seeds and test rows" if best.rows_known else "seeds alone"
+    text += (
+        f" (95 % interval over {over} {formatting.point_interval(gain.interval)}; permutation p "
+        f"{_equals(formatting.p_value(best.p))} after correction for all methods and sources; better than CE with "
+        f"probability {formatting.number(probability)}; average rank {formatting.number(best.rank)} of {len(rows)})."
+    )
+    low, high = gain.interval
+    if low <= 0.0 <= high:
+        text += (
+            " The interval includes zero; only a true gain of about "
+            f"{formatting.percent(gain.detectable)} points would be detected with 80 % power."
+        )
+    return text
 
 
 def _sentences(results: Results, cells: Cells, gains: dict[Key, Paired], cell_costs: Cells) -> list[str]:

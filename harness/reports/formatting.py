@@ -56,11 +56,17 @@ def ratio(value: float) -> str:
     return NONE if math.isnan(value) else f"{value:.2f}×"
 
 
-def p_value(p: float) -> str:
-    """A p value with three decimals."""
+def number_interval(interval: Interval, digits: int = 2) -> str:
+    """An interval of plain numbers."""
+    low, high = interval
+    return NONE if math.isnan(low) else f"{number(low, digits)} to {number(high, digits)}"
+
+
+def p_value(p: float, digits: int = 3) -> str:
+    """A p value, or that it is below the last decimal."""
     if math.isnan(p):
         return NONE
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return f"<{10**-digits:.{digits}f}" if p < 10**-digits else f"{p:.{digits}f}"
 
 
 def spread(summary: Summary) -> str:

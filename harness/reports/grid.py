@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from harness.config.sources import SOURCES
-from harness.reports.statistics import Paired, holm, near_best, paired, summarize
-from harness.seeds import generator
+from harness.reports.resampling import ResampledScores
+from harness.reports.statistics import FloatArray, Paired, holm, near_best, paired, summarize
 
 BASELINE = "ce"
 COLUMNS = ["benchmark", "source", "method", "fraction", "variant"]
@@ -122,20 +122,56 @@ def bold_cells(cells: Cells, metric: str) -> set[Key]:
     return bold
 
 
-def compare(cells: Cells, first: Key, second: Key, metric: str) -> Paired:
-    """``first`` against ``second``, paired by the seeds that finished in both."""
+class Pairs(NamedTuple):
+    """The values of two cells on the seeds that finished in both, in ascending order of seeds.
+
+    Attributes:
+        first: values of the first cell [n].
+        second: values of the second cell [n].
+        resampled: both on resampled test rows, each [n, draws]; None if predictions are unknown.
+    """
+
+    first: FloatArray
+    second: FloatArray
+    resampled: tuple[FloatArray, FloatArray] | None
+
+
+def pairs_of(cells: Cells, first: Key, second: Key, metric: str, resampled: ResampledScores | None = None) -> Pairs:
+    """The values of ``first`` and ``second``, paired by the seeds that finished in both."""
     joined = pd.concat([by_seed(cells[first], metric), by_seed(cells[second], metric)], axis=1, join="inner")
-    rng = generator(0, "bootstrap", *first, *second, metric)
-    return paired(joined.iloc[:, 0].to_numpy(), joined.iloc[:, 1].to_numpy(), rng)
+    values = [joined.iloc[:, side].to_numpy() for side in (0, 1)]
+    if resampled is None or joined.empty:
+        return Pairs(values[0], values[1], None)
+    rows = []
+    for key in (first, second):
+        trials = finished(cells[key]).set_index("seed")["trial"]
+        rows.append(resampled.of(key.benchmark, trials.loc[joined.index].tolist(), metric))
+    known = [row for row in rows if row is not None]
+    return Pairs(values[0], values[1], (known[0], known[1]) if len(known) == 2 else None)
 
 
-def differences(cells: Cells, metric: str) -> dict[Key, Paired]:
+def compare(cells: Cells, first: Key, second: Key, metric: str, resampled: ResampledScores | None = None) -> Paired:
+    """``first`` against ``second``, paired by the seeds that finished in both.
+
+    Args:
+        cells: contain both.
+        first: the method.
+        second: what it is compared with.
+        metric: a column of results.
+        resampled: the scores on resampled test rows; without them, the hierarchical interval is over seeds alone.
+    """
+    pairs = pairs_of(cells, first, second, metric, resampled)
+    rows = None if pairs.resampled is None else pairs.resampled[0] - pairs.resampled[1]
+    return paired(pairs.first, pairs.second, rows)
+
+
+def differences(cells: Cells, metric: str, resampled: ResampledScores | None = None) -> dict[Key, Paired]:
     """Every cell against CE of its benchmark, source and variant; ``p`` Holm-corrected over all of them."""
     pairs = {}
     for key in cells:
         base = baseline_of(key, cells)
         if base is not None and key.method != BASELINE:
-            pairs[key] = compare(cells, key, base, metric)
+            pairs[key] = compare(cells, key, base, metric, resampled)
     adjusted = holm([pair.p for pair in pairs.values()])
     return {key: replace(pair, p=p) for (key, pair), p in zip(pairs.items(), adjusted, strict=True)}
 

@@ -22,6 +22,7 @@ from harness.ledger.artifacts import (
 )
 from harness.ledger.entries import Entry, Reader
 from harness.ledger.legacy import upgrade_experiment, upgrade_weights
+from harness.reports.resampling import TestPredictions
 from harness.reports.results import Results
 from harness.reports.state import find_parent, read_plan, state_key
 
@@ -60,6 +61,8 @@ class _Loader:
         self.rule = plan.settings.get("report", {}).get("epoch", "last")
         self._texts: dict[str, dict[str, str]] = {}
         self._distances: dict[tuple[str, str, str], dict[str, float] | None] = {}
+        self._test_ids: dict[str, tuple[str, ...]] = {}
+        self._predictions: dict[str, TestPredictions] = {}
 
     def results(self, parent: Entry) -> Results:
         self._read_texts(parent)
@@ -70,6 +73,8 @@ class _Loader:
         for trial in self.plan.trials:
             entry = self.entries.get(trial.trial)
             history = self._history(entry)
+            if history is not None and trial.requested:
+                self._read_predictions(trial, entry, int(history.chosen(self.rule)["epoch"]))
             for variant in trial.variants or [""]:
                 identity = _identity(trial, variant)
                 trials.append(identity | self._row(trial, entry, history))
@@ -88,6 +93,7 @@ class _Loader:
             pd.concat(weights, ignore_index=True) if weights else pd.DataFrame(columns=columns),
             self._meta(parent),
             pd.DataFrame(distances).drop_duplicates() if distances else pd.DataFrame(),
+            self._predictions,
         )
 
     def trials(self) -> pd.DataFrame:
@@ -127,6 +133,19 @@ class _Loader:
         for name in self.plan.benchmarks:
             content = self.reader.artifact(parent, Texts.file(name))
             self._texts[name] = Texts.from_frame(from_parquet(content)) if content else {}
+
+    def _read_predictions(self, trial: PlannedTrial, entry: Entry | None, epoch: int) -> None:
+        """Adds a trial's predictions; without an artifact, or with other test rows than the first trial, none."""
+        content = self._artifact(entry, Predictions.FILE)
+        if content is None:
+            return
+        labels = self.plan.benchmarks[trial.benchmark]["labels"]
+        frame = from_parquet(content, Predictions.CLASSES)
+        ids, truth, predicted = Predictions.from_frame(frame).class_indices(epoch, labels)
+        if not ids or ids != self._test_ids.setdefault(trial.benchmark, ids):
+            return
+        benchmark = self._predictions.setdefault(trial.benchmark, TestPredictions(truth, len(labels)))
+        benchmark.predicted[trial.trial] = predicted
 
     def _weights(self, trial: PlannedTrial, identity: dict[str, Any], entry: Entry) -> list[pd.DataFrame]:
         content = self._artifact(entry, Weights.FILE)

@@ -16,7 +16,7 @@ import yaml
 from harness.files import write_atomically
 from harness.metrics import PRIMARY, SCORES
 from harness.phases import Phase
-from harness.reports import figures, formatting, latex, tables
+from harness.reports import figures, formatting, latex, pooled_tables, tables
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
@@ -92,8 +92,11 @@ def _sections(results: Results) -> list[Section]:
     drawings = figures.draw(results)
     section_tables: dict[str, list[Table]] = {
         "Accuracy": [tables.accuracy(results), reference(results)],
-        "Gain over CE": [tables.gains(results, metric, folded=metric is not PRIMARY) for metric in SCORES],
-        "Training dynamics": [],
+        "Gain over CE": [
+            pooled_tables.pooled_gains(results),
+            *(tables.gains(results, metric, folded=metric is not PRIMARY) for metric in SCORES),
+        ],
+        "Training dynamics": [pooled_tables.epoch_choice(results)],
         "How many real rows": [],
         "Cost": [tables.cost(results), tables.language_model(results)],
         "Weights": [tables.weights(results), tables.corrupted_rows(results)],

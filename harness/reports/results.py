@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from harness.config.sources import SOURCES
 from harness.metrics import METRICS
+from harness.reports.resampling import ResampledScores, TestPredictions
 
 OUTCOMES = (
     "epoch",
@@ -46,6 +48,8 @@ class Results:
             ``weight`` (of the last epoch), ``mean_weight`` (over all epochs).
         distances: one row a pair of checkers that some trial uses: ``benchmark``, ``source``, ``seed``, ``fraction``,
             ``variant``, and the fields of ``harness.data.distributions.Distance``. May be empty.
+        predictions: benchmark -> predictions of the test rows by its requested finished trials, at the chosen epoch.
+            Benchmarks and trials whose predictions are not in the ledger are absent.
         meta: ``name``, ``description``, ``command``, ``commit``, ``dirty``, ``started``, ``versions``,
             ``hardware``, ``settings``, ``splits`` ({benchmark: [{split, rows, digest, counts}]}),
             ``driver_peak_memory_mb``, ``wall_seconds``, ``epoch_rule`` ("last" or "best_validation").
@@ -56,6 +60,7 @@ class Results:
     weights: pd.DataFrame
     meta: dict[str, Any]
     distances: pd.DataFrame = field(default_factory=pd.DataFrame)
+    predictions: dict[str, TestPredictions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         absent = [
@@ -63,6 +68,11 @@ class Results:
         ]
         if absent:
             object.__setattr__(self, "trials", self.trials.assign(**dict.fromkeys(absent, np.nan)))
+
+    @cached_property
+    def resampled(self) -> ResampledScores:
+        """Scores of the trials on resampled test rows."""
+        return ResampledScores(self.predictions)
 
     def role(self, source: str) -> str:
         """What a source is for in the report, as the ledger recorded it (see ``harness.config.sources``)."""

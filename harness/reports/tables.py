@@ -26,8 +26,14 @@ from harness.reports.grid import (
     with_corruption,
 )
 from harness.reports.results import LANGUAGE_MODEL, Results
+from harness.reports.statistics import Interval
 
 ROW_TEXTS = 10
+#: The columns that name a row; a benchmark comes first where there is one.
+NAMES = ("variant", "source", "method", "real rows used")
+#: Marks an interval over seeds and test rows that is over seeds alone, and explains the mark.
+SEEDS_ALONE = " (seeds alone)"
+ROWS_UNKNOWN = " Seeds alone: the ledger has no predictions of some trials, so test rows are taken as fixed."
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,17 @@ def table(
     )
 
 
+def interval_text(interval: Interval, rows_known: bool) -> str:
+    """An interval over seeds and test rows, marked if it is over seeds alone."""
+    text = formatting.point_interval(interval)
+    return text if rows_known or text == formatting.NONE else text + SEEDS_ALONE
+
+
+def names(key: Key) -> list[str]:
+    """The texts of the columns ``NAMES``."""
+    return [key.variant, key.source, key.method, formatting.fraction(key.fraction)]
+
+
 def accuracy(results: Results) -> Table:
     """All scores: a row per source, method, fraction and variant, a column per benchmark and metric."""
     cells = requested(results.trials)
@@ -86,7 +103,7 @@ def accuracy(results: Results) -> Table:
     bold = {metric.column("test"): bold_cells(cells, metric.column("test")) for metric in SCORES}
     rows: list[list[str | Cell]] = []
     for row in in_order(key._replace(benchmark="") for key in cells):
-        rows.append([*_names(row)])
+        rows.append([*names(row)])
         for key, marked in product((row._replace(benchmark=name) for name in benchmarks), bold.items()):
             metric, chosen = marked
             rows[-1].append(
@@ -98,7 +115,7 @@ def accuracy(results: Results) -> Table:
         "training source and share of real rows, among complete cells. A cell without all of its "
         "trials states their status."
     )
-    return table(_join(_TITLES), [*_NAMES, *columns], rows, len(_NAMES), note)
+    return table(_join(_TITLES), [*NAMES, *columns], rows, len(NAMES), note)
 
 
 def gains(results: Results, metric: Metric, folded: bool = False) -> Table:
@@ -107,25 +124,26 @@ def gains(results: Results, metric: Metric, folded: bool = False) -> Table:
     rows = [
         [
             key.benchmark,
-            *_names(key),
+            *names(key),
             str(pair.n),
             formatting.points(pair.mean),
             formatting.point_interval(pair.interval),
-            formatting.point_interval(pair.bootstrap),
+            interval_text(pair.hierarchical, pair.rows_known),
             f"{pair.wins}/{pair.n}" + (f", {pair.ties} equal" if pair.ties else ""),
             formatting.p_value(pair.p),
             formatting.points(pair.detectable).removeprefix("+"),
         ]
-        for key, pair in differences(cells, metric.column("test")).items()
+        for key, pair in differences(cells, metric.column("test"), results.resampled).items()
     ]
-    columns = ["pairs", "mean gain", "95 % (t)", "95 % (bootstrap)", "better", "p (Holm)", "detectable"]
+    columns = ["pairs", "mean gain", "95 % (t)", "95 % (seeds and rows)", "better", "p (Holm)", "detectable"]
     note = (
-        "Percentage points, method minus CE with the same seed, benchmark and source. The intervals cover the "
-        "variation between seeds, not between test sets; with few pairs the bootstrap interval is too narrow. p: "
-        "paired t test, corrected over this whole table. Detectable: the true gain that this number of pairs would "
-        "detect with 80 % power. A dash: fewer than two pairs, or no spread."
-    )
-    gain_table = table(f"Paired gain in {metric.title}", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+        "Percentage points, method minus CE with the same seed, benchmark and source. 95 % (t): over seeds, on these "
+        "test rows. 95 % (seeds and rows): over seeds and test rows together, so for other test rows of the same kind "
+        "too. p: paired t test over seeds, corrected over this whole table; a permutation test of so few pairs could "
+        "not give a small p, so it is used for the pooled table alone. Detectable: the true gain that this number of "
+        "pairs would detect with 80 % power on these test rows. A dash: fewer than two pairs, or no spread."
+    ) + ROWS_UNKNOWN * any(row[-4].endswith(SEEDS_ALONE) for row in rows)
+    gain_table = table(f"Paired gain in {metric.title}", ["benchmark", *NAMES, *columns], rows, 1 + len(NAMES), note)
     return replace(gain_table, folded=folded)
 
 
@@ -140,7 +158,7 @@ def cost(results: Results) -> Table:
     for key, frame in cell_costs.items():
         if finished(frame).empty:
             continue
-        row = [key.benchmark, *_names(key)]
+        row = [key.benchmark, *names(key)]
         row += [formatting.seconds(by_seed(frame, phase.key).mean()) for phase in phases]
         for account in _ACCOUNTS:
             row += [
@@ -152,7 +170,7 @@ def cost(results: Results) -> Table:
         rows.append(row)
     columns = [f"{phase.label} s" for phase in phases]
     columns += ["stand-alone s", "stand-alone × CE", "marginal s", "marginal × CE", "rows/s", *memory.values()]
-    return table("Cost", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), _cost_note(results))
+    return table("Cost", ["benchmark", *NAMES, *columns], rows, 1 + len(NAMES), _cost_note(results))
 
 
 def language_model(results: Results) -> Table:
@@ -161,7 +179,7 @@ def language_model(results: Results) -> Table:
     for key, frame in requested(results.trials).items():
         means = {name: by_seed(frame, name) for name in LANGUAGE_MODEL}
         if len(means["llm_calls"]):
-            row = [key.benchmark, *_names(key), str(len(means["llm_calls"]))]
+            row = [key.benchmark, *names(key), str(len(means["llm_calls"]))]
             whole = ("llm_calls", "llm_unparsable", "llm_tokens_in", "llm_tokens_out")
             row += [formatting.number(means[name].mean(), 1 if name == "llm_unparsable" else 0) for name in whole]
             rows.append(
@@ -173,7 +191,7 @@ def language_model(results: Results) -> Table:
         "those that the result rests on, each paid for once. Cost is in the currency of the configured prices. "
         "Seconds are summed over calls, many of which run at the same time."
     )
-    return table("Language model", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+    return table("Language model", ["benchmark", *NAMES, *columns], rows, 1 + len(NAMES), note)
 
 
 def weights(results: Results) -> Table:
@@ -182,7 +200,7 @@ def weights(results: Results) -> Table:
     for key, frame in requested(results.trials).items():
         means = {name: by_seed(frame, f"weight_{name}") for name in ("mean", "min", "max", "clipped", "ess")}
         if len(means["mean"]):
-            row = [key.benchmark, *_names(key), str(len(means["mean"])), formatting.number(means["mean"].mean())]
+            row = [key.benchmark, *names(key), str(len(means["mean"])), formatting.number(means["mean"].mean())]
             row += [formatting.number(means["min"].min()), formatting.number(means["max"].max())]
             rows.append([*row, formatting.percent(means["clipped"].mean()), formatting.percent(means["ess"].mean())])
     columns = ["n", "mean", "minimum", "maximum", "clipped %", "effective sample size %"]
@@ -190,7 +208,7 @@ def weights(results: Results) -> Table:
         "Weights of the training rows at the reported epoch: mean of means, smallest and largest over all seeds, mean "
         "share clipped, mean effective sample size (Σw)²/Σw² as a share of the rows."
     )
-    return table("Weights", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+    return table("Weights", ["benchmark", *NAMES, *columns], rows, 1 + len(NAMES), note)
 
 
 def corrupted_rows(results: Results) -> Table:
@@ -213,7 +231,7 @@ def corrupted_rows(results: Results) -> Table:
             separations.append(f"{formatting.number(areas.mean(), 3)} ± {formatting.number(areas.std(), 3)}")
         means = known.groupby(groups)["mean_weight"].mean().reindex(kinds)
         rows.append(
-            [key.benchmark, *_names(key), str(len(seeds)), *separations, *(formatting.number(value) for value in means)]
+            [key.benchmark, *names(key), str(len(seeds)), *separations, *(formatting.number(value) for value in means)]
         )
     columns = ["n", "AUROC, last epoch", "AUROC, all epochs"]
     columns += [f"mean weight, {name or 'clean'}" for name in kinds]
@@ -223,7 +241,7 @@ def corrupted_rows(results: Results) -> Table:
         "epochs. Mean weights are over all epochs. Methods with one weight for all rows are left out. In a generated "
         "source, clean rows are as the language model wrote them, with correct or wrong labels."
     )
-    return table("Weights of clean and corrupted rows", ["benchmark", *_NAMES, *columns], rows, 1 + len(_NAMES), note)
+    return table("Weights of clean and corrupted rows", ["benchmark", *NAMES, *columns], rows, 1 + len(NAMES), note)
 
 
 def extreme_rows(results: Results) -> list[Table]:
@@ -298,28 +316,23 @@ def failures(results: Results) -> Table:
     """Every trial that failed or was interrupted, with its error."""
     broken = results.trials[results.trials["status"].isin(["failed", "interrupted"])]
     rows = [
-        [key.benchmark, *_names(key), str(seed), str(trial), str(status), formatting.clip(_text(error), 2000)]
+        [key.benchmark, *names(key), str(seed), str(trial), str(status), formatting.clip(_text(error), 2000)]
         for key, frame in cells_of(broken).items()
         for seed, trial, status, error in zip(*(frame[c] for c in ("seed", "trial", "status", "error")), strict=True)
     ]
-    columns = ["benchmark", *_NAMES, "seed", "trial", "status", "error"]
+    columns = ["benchmark", *NAMES, "seed", "trial", "status", "error"]
     return table("Failures", columns, rows, len(columns))
 
 
 _MEMORY = {"peak_memory_mb": "peak MB", "peak_gpu_memory_mb": "peak GPU MB"}
 _ACCOUNTS = ("stand_alone", "marginal")
 _TITLES = tuple(metric.title for metric in SCORES)
-_NAMES = ("variant", "source", "method", "real rows used")
 
 
 def _join(titles: Sequence[str]) -> str:
     """ "Accuracy and macro F1"."""
     text = " and ".join(filter(None, (", ".join(titles[:-1]), titles[-1])))
     return text[:1].upper() + text[1:]
-
-
-def _names(key: Key) -> list[str]:
-    return [key.variant, key.source, key.method, formatting.fraction(key.fraction)]
 
 
 def _ordered_by_weight(rows: pd.DataFrame) -> pd.DataFrame:

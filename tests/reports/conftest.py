@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.reports.resampling import TestPredictions
 from harness.reports.results import Results
 
 LIFT = {"ce": 0.0, "focal": -0.01, "imp": 0.05, "imp_quality": 0.04, "dimp": 0.06, "filter": 0.01, "prior": 0.02}
@@ -69,6 +70,24 @@ def edit(results: Results, mask: pd.Series, **changes: Any) -> Results:
     gone = set(trials.loc[lost, "trial"])
     keep = [frame[~frame["trial"].isin(gone)] if len(frame) else frame for frame in (results.epochs, results.weights)]
     return Results(trials, keep[0], keep[1], results.meta)
+
+
+def predict(results: Results, rows: int = 200) -> Results:
+    """A copy with predictions of ``rows`` test rows that have the trials' accuracies, to the nearest row.
+
+    Trials of a benchmark are right on nearly the same rows.
+    """
+    difficulty = np.random.default_rng(0).random(rows)
+    predictions: dict[str, TestPredictions] = {}
+    trials = results.trials.copy()
+    for i, trial in trials[trials["requested"] & (trials["status"] == "finished")].iterrows():
+        noise = np.random.default_rng(int(trial["trial"], 16) % 2**32).normal(0, 0.1, rows)
+        right = (difficulty + noise).argsort().argsort() < round(trial["test_accuracy"] * rows)
+        truth = np.arange(rows, dtype=np.int8) % 3
+        benchmark = predictions.setdefault(trial["benchmark"], TestPredictions(truth, 3))
+        benchmark.predicted[trial["trial"]] = np.where(right, truth, (truth + 1) % 3).astype(np.int8)
+        trials.loc[i, "test_accuracy"] = right.mean()
+    return Results(trials, results.epochs, results.weights, results.meta, predictions=predictions)
 
 
 @pytest.fixture

@@ -94,3 +94,29 @@ def test_without_generated_rows_findings_are_about_corrupted_ones(build: Build) 
 
 def test_of_several_fractions_the_largest_is_reported(build: Build) -> None:
     assert "with 100 % of the real rows" in sentences(build(methods=("ce", "dimp"), fractions=(0.1, 1.0)))
+
+
+def test_findings_begin_with_all_benchmarks(build: Build) -> None:
+    results = set_accuracy(build(benchmarks=("news", "irony"), methods=("ce", "dimp", "prior")), ce=0.7, dimp=0.8)
+    first, *others = findings(results)
+    assert first.subject == "All benchmarks"
+    assert [finding.subject for finding in others] == ["news", "irony"]
+    (sentence,) = first.sentences
+    assert "On generated rows, over 2 benchmarks, the best mean gain over CE is that of dimp: +10" in sentence
+    assert "over seeds alone" in sentence
+    assert "permutation p = 0.062 after correction" in sentence  # 2 / 2**6, twice
+    assert "better than CE with probability 1.00; average rank 1.00 of 3" in sentence
+    assert "includes zero" not in sentence
+
+
+def test_a_pooled_interval_that_includes_zero_is_stated(build: Build) -> None:
+    results = build(benchmarks=("news", "irony"), methods=("ce", "dimp"))
+    trials = results.trials
+    trials["test_accuracy"] = 0.7 + np.where(trials["method"] == "dimp", np.sin(trials["seed"] * 2) / 100, 0.0)
+    (sentence,) = findings(results)[0].sentences
+    assert "The interval includes zero; only a true gain of about" in sentence
+
+
+def test_one_seed_gives_no_pooled_interval(build: Build) -> None:
+    first = findings(build(benchmarks=("news", "irony"), methods=("ce", "dimp"), seeds=(0,)))[0]
+    assert "from too few seeds for an interval" in first.sentences[0]

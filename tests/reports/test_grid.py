@@ -6,7 +6,7 @@ import pytest
 from harness.reports import grid
 from harness.reports.grid import Key
 
-from .conftest import Build, edit
+from .conftest import Build, edit, predict
 
 
 def test_order_is_the_plans_with_sources_as_configured_and_fractions_rising(build: Build) -> None:
@@ -51,6 +51,18 @@ def test_only_seeds_that_finished_in_both_are_pairs(build: Build) -> None:
     wide = trials[trials["source"] == "generated"].pivot(index="seed", columns="method", values="test_accuracy")
     assert pair.n == 2
     assert pair.mean == pytest.approx((wide["dimp"] - wide["ce"]).loc[[0, 2]].mean())
+
+
+def test_resampled_rows_follow_the_pairs(build: Build) -> None:
+    results = predict(build(methods=("ce", "dimp"), sources=("generated",)))
+    trials = results.trials
+    ce, dimp = Key("news", "generated", "ce", None, ""), Key("news", "generated", "dimp", 1.0, "")
+    shuffled = grid.requested(trials[~((trials["method"] == "dimp") & (trials["seed"] == 1))].iloc[::-1])
+    pairs = grid.pairs_of(shuffled, dimp, ce, "test_accuracy", results.resampled)
+    assert pairs.resampled is not None
+    for values, resampled in zip((pairs.first, pairs.second), pairs.resampled, strict=True):
+        assert resampled.mean(axis=1) == pytest.approx(values, abs=0.01), "each row belongs to its seed"
+    assert grid.pairs_of(shuffled, dimp, ce, "test_loss", results.resampled).resampled is None
 
 
 def test_bold_ignores_incomplete_cells(build: Build) -> None:

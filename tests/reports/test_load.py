@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from dataclasses import dataclass
 
-from harness.ledger.artifacts import History, Scores, Texts, Weights, best_epoch, from_parquet, to_parquet
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.ledger.artifacts import (
+    History,
+    PlannedTrial,
+    PlanRecord,
+    Predictions,
+    Scores,
+    Texts,
+    Weights,
+    best_epoch,
+    from_parquet,
+    to_parquet,
+)
+from harness.ledger.entries import Entry
 from harness.ledger.legacy import upgrade_weights
+from harness.reports.load import load
 
 FRAME = pd.DataFrame({"id": ["a", "b"], "label": ["x", "y"], "corruption": ["", "flip"]}).assign(
     weight_1=[1.0, 1.0], weight_2=[0.0, float("nan")], weight_3=[2.0, 3.0]
@@ -49,8 +66,6 @@ def test_a_history_of_version_1_is_a_list() -> None:
 
 
 def test_scores_and_texts_survive_their_files() -> None:
-    import numpy as np
-
     table = np.log(np.float32([[0.9, 0.1], [0.4, 0.6]]))
     frame = from_parquet(to_parquet(Scores.to_frame(["a", "b"], ["no", "yes"], table)))
     ids, log_probs = Scores.from_frame(frame).log_probs(["no", "yes"])
@@ -58,3 +73,74 @@ def test_scores_and_texts_survive_their_files() -> None:
     np.testing.assert_array_equal(log_probs, table.astype(np.float64))
     texts = from_parquet(to_parquet(Texts.to_frame(["a"], ["one"], ["two"])))
     assert Texts.from_frame(texts) == {"a": "one  //  two"}
+
+
+@dataclass(frozen=True)
+class MemoryReader:
+    """A ledger of one experiment in memory: trial -> file -> content."""
+
+    files: dict[str, dict[str, bytes]]
+    uri: str = "memory:"
+
+    def trials(self) -> dict[str, Entry]:
+        return {id_: Entry(id_, "FINISHED", 0) for id_ in self.files if id_ != "parent"}
+
+    def parents(self) -> dict[str, Entry]:
+        return {"example": Entry("parent", "FINISHED", 0)}
+
+    def artifact(self, entry: Entry, path: str) -> bytes | None:
+        return self.files[entry.run].get(path)
+
+
+LABELS = [f"label {i:03d}" for i in range(130)]
+TRUTH = np.array([0, 1, 129])
+HISTORY = [{"epoch": 1.0, "validation_accuracy": 0.9}, {"epoch": 2.0, "validation_accuracy": 0.5}]
+
+
+def predictions_file(ids: list[str], first: list[float], second: list[float], count: int = 130) -> bytes:
+    """Log-probabilities whose greatest are at the given classes; NaN for no prediction."""
+    log_probs = {}
+    for epoch, classes in ((1, first), (2, second)):
+        log_probs[epoch] = np.full((3, count), -9.0, np.float32)
+        for row, name in enumerate(classes):
+            log_probs[epoch][row] = np.nan if np.isnan(name) else np.where(np.arange(count) == name, -0.1, -9.0)
+    return to_parquet(Predictions.to_frame(ids, LABELS[:count], np.minimum(TRUTH, count - 1), log_probs))
+
+
+def ledger(rule: str, count: int, predictions: dict[str, bytes | None], unrequested: str = "") -> MemoryReader:
+    trials = [
+        PlannedTrial(id_, "news", "generated", "ce", "ce", seed, None, [""], id_ != unrequested, None, None, 1)
+        for seed, id_ in enumerate(predictions)
+    ]
+    benchmark = {"labels": LABELS[:count], "splits": []}
+    plan = PlanRecord("example", {"report": {"epoch": rule}}, {"news": benchmark}, {}, trials)
+    files = {id_: {History.FILE: History(HISTORY).to_bytes()} for id_ in predictions}
+    for id_, content in predictions.items():
+        if content is not None:
+            files[id_][Predictions.FILE] = content
+    return MemoryReader({"parent": {PlanRecord.FILE: plan.to_bytes()}, **files})
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("last", [2, -1, 129]), ("best_validation", [1, 0, 0])])
+def test_predictions_are_those_of_the_chosen_epoch(rule: str, expected: list[int]) -> None:
+    content = predictions_file(["a", "b", "c"], [1, 0, 0], [2, np.nan, 129])
+    benchmark = load("example", ledger(rule, 130, {"t": content})).predictions["news"]
+    assert benchmark.predicted["t"].tolist() == expected
+    assert benchmark.truth.tolist() == TRUTH.tolist()
+    assert benchmark.classes == 130
+
+
+def test_predictions_of_few_classes_are_small() -> None:
+    content = predictions_file(["a", "b", "c"], [1, 0, 0], [1, 1, np.nan], count=2)
+    benchmark = load("example", ledger("last", 2, {"t": content})).predictions["news"]
+    assert benchmark.predicted["t"].dtype == benchmark.truth.dtype == np.int8
+    assert benchmark.predicted["t"].tolist() == [1, 1, -1]
+
+
+def test_trials_without_predictions_of_the_same_rows_have_none() -> None:
+    content, other = (predictions_file(ids, [1, 0, 0], [1, 1, 0]) for ids in (["a", "b", "c"], ["a", "b", "d"]))
+    files = {"first": content, "older ledger": None, "other rows": other, "checker": content, "second": content}
+    results = load("example", ledger("last", 130, files, unrequested="checker"))
+    assert list(results.predictions["news"].predicted) == ["first", "second"]
+    assert load("example", ledger("last", 130, {"older ledger": None})).predictions == {}
+    assert results.resampled.of("news", ["first", "older ledger"], "test_accuracy") is None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.reports.statistics import bootstrap_interval, holm, near_best, paired, summarize
+from harness.reports.statistics import estimate, holm, near_best, paired, summarize
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -30,7 +30,7 @@ def test_summary_of_one_value_has_no_spread_and_of_none_no_mean() -> None:
 
 
 def test_paired_worked_by_hand() -> None:
-    pair = paired(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]), rng())  # differences 1, 2, 3
+    pair = paired(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]))  # differences 1, 2, 3
     half = 4.302653 / math.sqrt(3)  # t(0.975; 2) times sd 1 over root n
     assert pair.mean == pytest.approx(2.0)
     assert pair.interval == pytest.approx((2.0 - half, 2.0 + half), abs=1e-5)
@@ -40,7 +40,7 @@ def test_paired_worked_by_hand() -> None:
 
 def test_paired_agrees_with_scipy() -> None:
     first, second = rng(1).normal(0.8, 0.02, 8), rng(2).normal(0.78, 0.02, 8)
-    pair = paired(first, second, rng())
+    pair = paired(first, second)
     reference = stats.ttest_rel(first, second)
     assert pair.p == pytest.approx(reference.pvalue)
     assert pair.interval == pytest.approx(tuple(reference.confidence_interval(0.95)))
@@ -48,36 +48,61 @@ def test_paired_agrees_with_scipy() -> None:
 
 @pytest.mark.parametrize("first", [[], [0.5], [0.5, 0.6], [0.4, 0.5]])
 def test_without_pairs_or_spread_the_interval_is_undefined(first: list[float]) -> None:
-    pair = paired(np.array(first), np.array([0.4, 0.5][: len(first)]), rng())
-    assert all(map(math.isnan, (*pair.interval, *pair.bootstrap, pair.p, pair.detectable)))
+    pair = paired(np.array(first), np.array([0.4, 0.5][: len(first)]))
+    assert all(map(math.isnan, (*pair.interval, *pair.hierarchical, pair.p, pair.detectable)))
     assert not pair.excludes_zero
 
 
 def test_ties_are_no_wins() -> None:
-    pair = paired(np.array([0.5, 0.7, 0.6]), np.array([0.5, 0.6, 0.7]), rng())
+    pair = paired(np.array([0.5, 0.7, 0.6]), np.array([0.5, 0.6, 0.7]))
     assert (pair.wins, pair.ties) == (1, 1)
 
 
 def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     differences = rng(3).normal(0.0, 1.0, 10)
-    pair = paired(differences, np.zeros(10), rng())
+    pair = paired(differences, np.zeros(10))
     shift = pair.detectable / (differences.std(ddof=1) / math.sqrt(10))
     power = stats.nct.sf(stats.t.ppf(0.975, 9), 9, shift)
     assert power == pytest.approx(0.8, abs=0.03)
 
 
-def test_bootstrap_depends_on_the_generator_only() -> None:
-    values = np.array([0.01, 0.03, 0.02, 0.05])
-    assert bootstrap_interval(values, rng(5)) == bootstrap_interval(values, rng(5))
-    reference = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=50_000, rng=rng(1))
-    assert bootstrap_interval(values, rng(5)) == pytest.approx(tuple(reference.confidence_interval), abs=1e-3)
+def test_estimate_over_seeds_and_rows_worked_by_hand() -> None:
+    # the resamples of both seeds have variance 4 and covariance 2
+    resampled = np.array([[2.0, -2.0, 0.0, 2.0, -2.0], [2.0, -2.0, 0.0, 0.0, 0.0]])
+    assert np.cov(resampled)[0] == pytest.approx([4.0, 2.0])
+    both = estimate(np.array([1.0, 3.0]), resampled)
+    assert (both.mean, both.seed_variance, both.row_variance) == pytest.approx((2.0, 1.0, 2.0))
+    assert both.error == pytest.approx(math.sqrt(3.0))
+    assert both.df == pytest.approx(9.0)  # (1 + 2)**2 / (1**2 / 1)
+    half = 2.262157 * math.sqrt(3.0)
+    assert both.interval == pytest.approx((2.0 - half, 2.0 + half), abs=1e-5)
+
+
+def test_rows_that_seeds_do_not_share_add_nothing() -> None:
+    differences = np.array([1.0, 3.0])
+    opposite = estimate(differences, np.array([[1.0, -1.0], [-1.0, 1.0]]))
+    assert opposite == estimate(differences)
+
+
+def test_equal_differences_have_an_interval_if_the_rows_are_known() -> None:
+    pair = paired(np.array([0.6, 0.6]), np.array([0.5, 0.5]), np.array([[0.0, 0.1, 0.2], [0.0, 0.1, 0.2]]))
+    assert math.isnan(pair.interval[0])
+    assert pair.hierarchical == pytest.approx((0.1 - 1.959964 * 0.1, 0.1 + 1.959964 * 0.1))
+
+
+def test_without_rows_the_hierarchical_interval_is_that_of_the_seeds() -> None:
+    pair = paired(np.array([0.5, 0.7, 0.6]), np.array([0.5, 0.6, 0.4]))
+    assert pair.hierarchical == pair.interval
+    assert not pair.rows_known
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=8), st.integers(0, 100))
-def test_bootstrap_stays_within_the_values(values: list[float], seed: int) -> None:
-    low, high = bootstrap_interval(np.array(values), rng(seed), resamples=200)
-    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_rows_only_add_variance(seeds: int, seed: int) -> None:
+    differences, resampled = rng(seed).normal(size=seeds), rng(seed + 1).normal(size=(seeds, 20))
+    alone, both = estimate(differences), estimate(differences, resampled)
+    assert both.error >= alone.error
+    assert both.df >= alone.df == seeds - 1
 
 
 def test_holm_worked_by_hand() -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.metrics import ACCURACY, MACRO_F1
-from harness.reports import formatting, tables
+from harness.metrics import ACCURACY, MACRO_F1, Metric
+from harness.reports import formatting, grid, tables
 
-from .conftest import Build, edit
+from .conftest import Build, edit, predict
 
 # irony: dimp is incomplete there and sets no mark, so CE is near the best
 GOLDEN = """
@@ -67,8 +67,21 @@ def test_gains_worked_by_hand(build: Build) -> None:
     assert row["pairs"] == "3"
     assert row["mean gain"] == "+2.00"
     assert row["95 % (t)"] == "−0.48 to +4.48"
+    assert row["95 % (seeds and rows)"] == "−0.48 to +4.48 (seeds alone)"
+    assert "Seeds alone: the ledger has no predictions" in tables.gains(results, ACCURACY).note
     assert row["better"] == "3/3"
     assert row["p (Holm)"] == "0.074"
+
+
+@pytest.mark.parametrize("metric", [ACCURACY, MACRO_F1])
+def test_gains_with_predictions_have_an_interval_over_rows(metric: Metric, build: Build) -> None:
+    results = predict(build(methods=("ce", "dimp"), sources=("generated",)))
+    table = tables.gains(results, metric)
+    (pair,) = grid.differences(grid.requested(results.trials), metric.column("test"), results.resampled).values()
+    assert pair.rows_known
+    assert pair.hierarchical != pair.interval
+    assert table.frame()["95 % (seeds and rows)"].tolist() == [formatting.point_interval(pair.hierarchical)]
+    assert "Seeds alone" not in table.note
 
 
 def test_one_seed_gives_no_interval(build: Build) -> None:
