@@ -185,7 +185,7 @@ def _inputs(
     needs = method.needs_with(method.settings)
     real = select(("real_small",), splits, trial.fraction, trial.seed) if "real" in needs else None
     real_labels = None if real is None else real.labels
-    method.prepare(SourceInfo(rows.labels, len(trial.task.labels), real_labels, is_real))
+    method.prepare(SourceInfo(rows.labels, len(trial.task.labels), real_labels, is_real, diversity))
     real_inputs = None
     if real is not None and needs & {"gradients", "inner_training"}:  # other methods only use the labels
         real_inputs = (real, tokens_of_rows(real))

@@ -286,6 +286,22 @@ def test_a_diversity_checker_of_folds():
     assert "fold 1 of 3" in describe(folds[0])
 
 
+def test_confident_needs_scores_out_of_fold():
+    grid = [("generated", ["confident", "imp"])]
+    jobs = jobs_of(grid)
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce", False): 1, ("generated", "ce (5 folds)", False): 5,
+        ("generated", "confident", True): 1, ("generated", "imp", True): 1,
+    }, "imp keeps the checker that was trained on all rows"  # fmt: skip
+    confident = next(job.trial for job in jobs if job.label == "confident")
+    assert (confident.fraction, confident.quality, confident.diversity) == (None, None, None)
+    assert len(confident.diversity_folds) == 5
+    jobs = jobs_of(grid, checkers={"diversity": {"folds": 2}})
+    confident, imp = (next(job.trial for job in jobs if job.label == name) for name in ("confident", "imp"))
+    assert len(confident.diversity_folds) == 2
+    assert imp.diversity_folds == confident.diversity_folds
+
+
 def test_folds_are_those_of_their_number_and_encoder():
     grid = [("generated", ["imp"])]
     every = [

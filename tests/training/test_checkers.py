@@ -11,8 +11,11 @@ import pytest
 from harness.checkers.scores import load_scores
 from harness.data.selection import select
 from harness.driver import result_frames, score_frames
+from harness.methods import SourceInfo
+from harness.methods.confident import Confident
 from harness.testing import make_benchmark
 from harness.training import run_trial
+from tests.methods.steps import make_step
 from tests.training.small import fill, find, make_plan, tokens_of
 
 
@@ -60,16 +63,17 @@ def test_an_oracle_with_another_encoder(with_large_set, other_encoder, tiny_enco
     np.testing.assert_allclose(weights, scores[np.arange(len(rows)), rows.labels], rtol=1e-6)
 
 
-def test_imp_with_a_diversity_checker_of_folds(experiment_file, tmp_path):
+def test_methods_with_a_diversity_checker_of_folds(experiment_file, tmp_path):
     plan = make_plan(
         experiment_file(
-            grid=[{"source": "generated", "methods": ["imp"]}], seeds=[0], checkers={"diversity": {"folds": 3}},
+            grid=[{"source": "generated", "methods": ["imp", "confident"]}], seeds=[0],
+            checkers={"diversity": {"folds": 3}},
             training={"epochs": 1, "batch_size": 16, "learning_rate": 5e-3},
         )
     )  # fmt: skip
     store, rows = fill(plan, tmp_path), plan.splits["tiny"]["generated"]
     results = {job.trial.id: run_trial.run(job, store, lambda entry: None) for job in plan.jobs}
-    assert len(results) == 1 + 3 + 1
+    assert len(results) == 1 + 3 + 2
     imp, digests = find(plan, "generated", "imp").trial, {"generated": rows.digest}
     out_of_fold = {}
     for id_ in imp.diversity_folds:
@@ -87,3 +91,10 @@ def test_imp_with_a_diversity_checker_of_folds(experiment_file, tmp_path):
     diversity = np.array([out_of_fold[id_][label] for id_, label in zip(rows.ids, rows.labels, strict=True)])
     quality = load_scores(imp.quality, digests, store).aligned(rows)[np.arange(len(rows)), rows.labels]
     np.testing.assert_allclose(results[imp.id].arrays["weights"][-1], np.exp(quality - diversity), rtol=1e-5)
+    method = Confident()
+    table = np.stack([out_of_fold[id_] for id_ in rows.ids])
+    method.prepare(SourceInfo(rows.labels, 3, None, diversity=table))
+    step = make_step(np.zeros((len(rows), 3)), rows.labels)
+    confident = results[find(plan, "generated", "confident").trial.id].arrays["weights"][-1]
+    np.testing.assert_array_equal(confident, method.weights(step))
+    assert 0 < confident.sum() < len(rows)
