@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from harness.checkers.scores import load_scores
+from harness.checkers.scores import join, load_scores
+from harness.checkers.temperature import calibrated, fit_temperature
 from harness.data.selection import select
 from harness.driver import result_frames, score_frames
 from harness.methods import SourceInfo
@@ -98,3 +100,48 @@ def test_methods_with_a_diversity_checker_of_folds(experiment_file, tmp_path):
     confident = results[find(plan, "generated", "confident").trial.id].arrays["weights"][-1]
     np.testing.assert_array_equal(confident, method.weights(step))
     assert 0 < confident.sum() < len(rows)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_calibrated_scores_need_no_second_training(later, experiment_file, tmp_path, monkeypatch):
+    """Both kinds of scores in one experiment, or the calibrated ones in a later experiment with the same checkers."""
+    from harness.planning.plan import missing
+
+    grid, checkers = [{"source": "generated", "methods": ["imp"]}], {"diversity": {"folds": 2}}
+    settings = {"grid": grid, "seeds": [0], "training": {"epochs": 1, "batch_size": 16, "learning_rate": 5e-3}}
+    sweep = {f"checkers.{role}.temperature": [False, True] for role in ("quality", "diversity")}
+    before = make_plan(experiment_file(**settings, checkers=checkers))
+    plan = make_plan(experiment_file(**settings, checkers=checkers, sweep=sweep))
+    store, trained, results = fill(plan, tmp_path), [], {}
+    train = run_trial._train
+    monkeypatch.setattr(run_trial, "_train", lambda job, *more: trained.append(job.trial.id) or train(job, *more))
+    jobs = [*before.jobs, *plan.jobs] if later else plan.jobs
+    for job in jobs:
+        results[job.trial.id] = run_trial.run(job, store, lambda entry: None)
+    assert len(trained) == len(set(trained)) == 1 + 2 + 4
+    assert not missing(plan, set(trained), store)
+    by_id = plan.trials
+    rows, splits = plan.splits["tiny"]["generated"], plan.splits["tiny"]
+    labels, digests = (np.arange(len(rows)), rows.labels), {"generated": rows.digest}
+
+    def log_p(checkers, calibrate):
+        parts = []
+        for id_ in checkers:
+            scores = load_scores(id_, digests, store)
+            validation = results[id_].arrays["validation"][-1]
+            temperature = fit_temperature(validation, splits["validation"].labels) if calibrate else 1.0
+            parts.append(replace(scores, log_probabilities=calibrated(scores.log_probabilities, temperature)))
+        return join(parts).aligned(rows)[labels]
+
+    temperatures = set()
+    for job in (job for job in by_id.values() if job.label == "imp"):
+        trial, result = job.trial, results[job.trial.id]
+        expected = np.exp(
+            log_p([trial.quality], "quality" in trial.calibrated)
+            - log_p(trial.diversity_folds, "diversity" in trial.calibrated)
+        )
+        np.testing.assert_allclose(result.arrays["weights"][-1], expected, rtol=1e-5)
+        recorded = {key: value for key, value in result.runtime.items() if key.endswith("_temperature")}
+        assert set(recorded) == {f"{role}_temperature" for role in trial.calibrated}
+        temperatures |= set(recorded.items())
+    assert len(temperatures) == 2, "one for each role"
