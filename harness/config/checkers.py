@@ -20,6 +20,8 @@ class Checker(FrozenModel):
     layers: Positive | None = None
     """How many of the encoder's transformer layers are kept, counted from the input; default: ``training.layers``, or
     all layers of another ``encoder``."""
+    temperature: bool = False
+    """Calibrate the scores by a temperature that is fitted on the validation rows (Guo et al. 2017)."""
 
 
 class QualityChecker(Checker):

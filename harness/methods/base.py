@@ -97,12 +97,14 @@ class SourceInfo:
         classes: number of classes C.
         real_labels: class indices of the small real set, int64 [m], if the method needs it.
         is_real: which of the n rows are real, bool [n], if the method has ``weighs_real_rows``; else None.
+        diversity: log-probabilities of the diversity checker, float32 [n, C], as in ``MicroBatch``.
     """
 
     labels: npt.NDArray[np.int64]
     classes: int
     real_labels: npt.NDArray[np.int64] | None
     is_real: npt.NDArray[np.bool_] | None = None
+    diversity: npt.NDArray[np.float32] | None = None
 
 
 class Method(ABC, Generic[Settings]):

@@ -12,7 +12,7 @@ from harness.config.sources import SOURCES, Source
 from harness.data.folds import Fold
 from harness.encoders import EncoderInfo
 from harness.errors import UserError
-from harness.planning.trials import Job, MethodInfo, Task, Trial, TrialStage
+from harness.planning.trials import ROLES, Job, MethodInfo, Task, Trial, TrialStage
 
 #: Resolves the settings and the needs of a method; raises ``UserError``.
 Resolve = Callable[[MethodChoice], MethodInfo]
@@ -85,13 +85,14 @@ class _Draft:
     label: str
     variants: dict[str, bool] = field(default_factory=dict)
     scores: dict[str, dict[str, str]] = field(default_factory=dict)
+    calibrated: dict[str, None] = field(default_factory=dict)
 
     def job(self) -> Job:
         """The job; variants in which it is only a checker are left out if the grid contains it in others."""
         requested = [variant for variant, in_grid in self.variants.items() if in_grid]
         return Job(
             trial=self.trial, label=self.label, variants=tuple(requested or self.variants), requested=bool(requested),
-            scores=self.scores,
+            scores=self.scores, calibrated=tuple(self.calibrated),
         )  # fmt: skip
 
 
@@ -105,10 +106,10 @@ class _Planner:
         self.experiment, self.describe_encoder, self.ce = experiment, describe_encoder, ce
         self.variant, self.drafts = variant, drafts
         self.own_model = self._model(experiment.encoder, experiment.training.layers, "training")
-        checkers = experiment.checkers
-        self.quality_source = SOURCES[checkers.quality.source]
-        self.quality_model = self._checker_model(checkers.quality, "checkers.quality")
-        self.diversity_model = self._checker_model(checkers.diversity, "checkers.diversity")
+        self.checkers = experiment.checkers
+        self.quality_source = SOURCES[self.checkers.quality.source]
+        self.quality_model = self._checker_model(self.checkers.quality, "checkers.quality")
+        self.diversity_model = self._checker_model(self.checkers.diversity, "checkers.diversity")
         self._known: dict[tuple[str, str, str, int, float | None, _Model, Fold | None], str] = {}
         self._stages: dict[tuple[str, int | None], tuple[TrialStage, ...]] = {}
 
@@ -158,13 +159,31 @@ class _Planner:
         layers = checker.layers or (None if other else self.own_model.layers)
         return self._model(checker.encoder or self.experiment.encoder, layers, group)
 
-    def _checker(
-        self, task: Task, trained_on: Source, scored: tuple[str, ...], seed: int, fraction: float, model: _Model,
-        fold: Fold | None = None,
-    ) -> str:  # fmt: skip
-        id_ = self._add(task, trained_on, self.ce, seed, fraction, False, model, fold)
-        self.drafts[id_].scores["+".join(scored)] = {name: task.digests[name] for name in scored}
+    def _quality(self, task: Task, source: Source, seed: int, fraction: float) -> str:
+        """Adds the quality checker of a trial; returns its id."""
+        _check_source(task, self.quality_source, "checkers.quality.source: ")
+        id_ = self._add(task, self.quality_source, self.ce, seed, fraction, False, self.quality_model, None)
+        self._score(id_, task, source.weighed, self.checkers.quality.temperature)
         return id_
+
+    def _diversity(self, task: Task, source: Source, seed: int, fraction: float, folds: int) -> list[str]:
+        """Adds the diversity checkers of a trial, one for each fold; returns their ids. One checker for 0 folds."""
+        trained_on = _source_of(source.weighed)
+        every: list[Fold | None] = [Fold(number=number, of=folds) for number in range(folds)]
+        ids = [
+            self._add(task, trained_on, self.ce, seed, fraction, False, self.diversity_model, fold)
+            for fold in every or [None]
+        ]
+        for id_ in ids:
+            self._score(id_, task, source.weighed, self.checkers.diversity.temperature)
+        return ids
+
+    def _score(self, id_: str, task: Task, splits: tuple[str, ...], calibrated: bool) -> None:
+        """Has a checker score the rows of these splits."""
+        draft, key = self.drafts[id_], "+".join(splits)
+        draft.scores[key] = {name: task.digests[name] for name in splits}
+        if calibrated:
+            draft.calibrated[key] = None
 
     def _trial(
         self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, used: float | None,
@@ -180,25 +199,21 @@ class _Planner:
                 method=info.choice, seed=seed, fraction=used, encoder="", encoder_identity="", threads=1, workers=1,
                 device="cpu",
             )  # fmt: skip
-        quality, diversity, folds = None, None, []
+        quality = diversity = None
+        folds: tuple[str, ...] = ()
         if "quality" in info.needs:
-            _check_source(task, self.quality_source, "checkers.quality.source: ")
-            quality = self._checker(task, self.quality_source, source.weighed, seed, fraction, self.quality_model)
+            quality = self._quality(task, source, seed, fraction)
         if "diversity" in info.needs:  # trained on the rows that are weighed
-            trained_on = _source_of(source.weighed)
-            count = experiment.checkers.diversity.folds or (DEFAULT_FOLDS if "out_of_fold" in info.needs else 0)
-            every: list[Fold | None] = [Fold(number=number, of=count) for number in range(count)]
-            checkers = [
-                self._checker(task, trained_on, source.weighed, seed, fraction, self.diversity_model, fold)
-                for fold in every or [None]
-            ]
-            diversity, folds = (None, checkers) if count else (checkers[0], [])
+            number = self.checkers.diversity.folds or (DEFAULT_FOLDS if "out_of_fold" in info.needs else 0)
+            ids = self._diversity(task, source, seed, fraction, number)
+            diversity, folds = (None, tuple(ids)) if number else (ids[0], ())
+        calibrated = tuple(role for role in ROLES if role in info.needs and getattr(self.checkers, role).temperature)
         return Trial(
             task=Task(name=task.name, labels=task.labels, digests=digests), source=source.name,
             stages=self._stages_of(source, model.layers), method=info.choice, seed=seed, fraction=used,
             encoder=model.encoder, encoder_identity=model.identity, threads=experiment.resources.cpus,
             workers=experiment.resources.workers, device="cuda" if experiment.resources.gpus > 0 else "cpu",
-            quality=quality, diversity=diversity, diversity_folds=tuple(folds),
+            quality=quality, diversity=diversity, diversity_folds=folds, calibrated=calibrated,
         )  # fmt: skip
 
     def _stages_of(self, source: Source, layers: int | None) -> tuple[TrialStage, ...]:

@@ -108,7 +108,8 @@ def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:
             ids.add(job.trial.id)
             for checker in job.trial.checkers:
                 if checker not in scores:
-                    scores[checker] = scores_exist(checker, plan.trials[checker].scores.values(), store)
+                    needed = plan.trials[checker]
+                    scores[checker] = scores_exist(checker, needed.scores.values(), store, needed.calibrated_scores)
                 if not scores[checker]:
                     ids.add(checker)
     return [job for job in plan.jobs if job.trial.id in ids]

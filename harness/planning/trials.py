@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
@@ -15,8 +15,10 @@ from harness.config.experiment import MethodChoice, Training
 from harness.config.schema import FrozenModel
 from harness.data.folds import Fold
 
+Role = Literal["quality", "diversity"]
+ROLES: tuple[Role, ...] = ("quality", "diversity")
 #: Fields of a trial that are left out of its id where they have their default: older trials do not have them.
-_LATER_FIELDS = ("diversity_folds", "fold")
+_LATER_FIELDS = ("diversity_folds", "fold", "calibrated")
 #: Increment when a code change alters the results of unchanged settings.
 RECIPE = 4
 
@@ -73,6 +75,8 @@ class Trial(FrozenModel):
     """The ids of the trials that are its diversity checker together, each for the fold that it was trained without."""
     fold: Fold | None = None
     """Held out of the training, and the only rows that it scores as a checker; None in other trials."""
+    calibrated: tuple[Role, ...] = ()
+    """The checkers whose scores it uses calibrated."""
     recipe: int = RECIPE
 
     @model_serializer(mode="wrap")
@@ -104,7 +108,14 @@ class Trial(FrozenModel):
     @property
     def checkers(self) -> tuple[str, ...]:
         """The ids of the trials that must finish before this one."""
-        return tuple(dict.fromkeys(c for c in (self.quality, self.diversity, *self.diversity_folds) if c))
+        return tuple(dict.fromkeys((*self.checkers_of("quality"), *self.checkers_of("diversity"))))
+
+    def checkers_of(self, role: Role) -> tuple[str, ...]:
+        """The ids of the trials that are together its checker in a role; empty without one."""
+        checker = self.quality if role == "quality" else self.diversity
+        if checker is not None:
+            return (checker,)
+        return self.diversity_folds if role == "diversity" else ()
 
 
 class Job(FrozenModel):
@@ -119,6 +130,13 @@ class Job(FrozenModel):
     """True if the grid contains it; False if it is only a checker of another trial."""
     scores: dict[str, dict[str, str]] = {}
     """The rows that it scores as a checker: joined names of splits -> split -> digest."""
+    calibrated: tuple[str, ...] = ()
+    """The keys of ``scores`` of which calibrated scores are wanted too."""
+
+    @property
+    def calibrated_scores(self) -> list[dict[str, str]]:
+        """The rows of which calibrated scores are wanted."""
+        return [self.scores[key] for key in self.calibrated]
 
 
 class MethodInfo(FrozenModel):

@@ -29,6 +29,8 @@ from harness.reports.state import find_parent, read_plan, state_key
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "interrupted"}
 IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "variant")
 RUNTIME = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second")
+#: What trials record beside metrics and runtime, where it applies.
+RECORDED = ("quality_temperature", "diversity_temperature")
 #: Columns of earlier versions.
 RENAMED = {"seconds_tokenise": "seconds_tokenize"}
 
@@ -125,7 +127,7 @@ class _Loader:
             return row
         chosen = history.chosen(self.rule)
         metrics = {RENAMED.get(key, key): value for key, value in entry.metrics.items()}
-        runtime = {k: v for k, v in metrics.items() if k.startswith(("seconds_", "llm_")) or k in RUNTIME}
+        runtime = {k: v for k, v in metrics.items() if k.startswith(("seconds_", "llm_")) or k in (*RUNTIME, *RECORDED)}
         device = {"device": entry.tags.get("env.device", "")}
         return row | {"epoch": int(chosen["epoch"])} | _metrics(chosen) | runtime | device
 

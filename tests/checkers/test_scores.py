@@ -35,6 +35,19 @@ def test_kept_by_checker_and_content(tmp_path):
         )
 
 
+def test_calibrated_scores_are_kept_beside_the_others(tmp_path):
+    store = Store(str(tmp_path))
+    save_scores(Scores("t1", SOURCE.ids, TABLE), DIGESTS, store)
+    assert not scores_exist("t1", [DIGESTS], store, [DIGESTS])
+    with pytest.raises(TrialError, match="checker t1 has not scored generated: its calibrated scores are not in the"):
+        load_scores("t1", DIGESTS, store, calibrated=True)
+    save_scores(Scores("t1", SOURCE.ids, TABLE[::-1], 1.5), DIGESTS, store)
+    assert scores_exist("t1", [DIGESTS], store, [DIGESTS])
+    assert load_scores("t1", DIGESTS, store).temperature is None
+    assert np.array_equal(load_scores("t1", DIGESTS, store).log_probabilities, TABLE)
+    assert load_scores("t1", DIGESTS, store, calibrated=True).temperature == 1.5
+
+
 def test_alignment_by_id():
     scores = Scores("t1", ("c", "a", "b", "more"), np.vstack([TABLE[[2, 0, 1]], TABLE[:1]]))
     assert np.array_equal(scores.aligned(SOURCE), TABLE)

@@ -286,6 +286,22 @@ def test_a_diversity_checker_of_folds():
     assert "fold 1 of 3" in describe(folds[0])
 
 
+def test_confident_needs_scores_out_of_fold():
+    grid = [("generated", ["confident", "imp"])]
+    jobs = jobs_of(grid)
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce", False): 1, ("generated", "ce (5 folds)", False): 5,
+        ("generated", "confident", True): 1, ("generated", "imp", True): 1,
+    }, "imp keeps the checker that was trained on all rows"  # fmt: skip
+    confident = next(job.trial for job in jobs if job.label == "confident")
+    assert (confident.fraction, confident.quality, confident.diversity) == (None, None, None)
+    assert len(confident.diversity_folds) == 5
+    jobs = jobs_of(grid, checkers={"diversity": {"folds": 2}})
+    confident, imp = (next(job.trial for job in jobs if job.label == name) for name in ("confident", "imp"))
+    assert len(confident.diversity_folds) == 2
+    assert imp.diversity_folds == confident.diversity_folds
+
+
 def test_folds_are_those_of_their_number_and_encoder():
     grid = [("generated", ["imp"])]
     every = [
@@ -293,6 +309,24 @@ def test_folds_are_those_of_their_number_and_encoder():
         for job in jobs_of(grid, checkers={"diversity": checkers}) if job.trial.fold
     ]  # fmt: skip
     assert len(every) == len(set(every)) == 7
+
+
+def test_calibrated_scores_come_from_the_same_checker():
+    sweep = {"checkers.quality.temperature": [False, True]}
+    jobs = jobs_of([("generated", ["dimp", "confident"])], sweep=sweep, checkers={"diversity": {"folds": 2}})
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce (2 folds)", False): 2, ("generated", "dimp", True): 2,
+        ("generated", "confident", True): 1,
+    }  # fmt: skip
+    checker = next(job for job in jobs if job.trial.source == "real_small")
+    assert (list(checker.scores), checker.calibrated) == (["generated"], ("generated",))
+    assert checker.calibrated_scores == [{"generated": "generated-digest"}]
+    plain, calibrated = (job for job in jobs if job.label == "dimp")
+    assert (plain.trial.calibrated, calibrated.trial.calibrated) == ((), ("quality",))
+    assert plain.trial.quality == calibrated.trial.quality == checker.trial.id
+    assert plain.trial.id != calibrated.trial.id
+    assert plain.trial.id == next(job.trial.id for job in jobs_of([("generated", ["dimp"])]) if job.label == "dimp")
+    assert all(job.calibrated == () for job in jobs if job.trial.fold)
 
 
 def test_a_source_that_the_benchmark_lacks():
@@ -319,6 +353,7 @@ TRIAL = {
     "diversity": "b" * 16,
     "diversity_folds": [],
     "fold": None,
+    "calibrated": [],
 }
 STAGE = TRIAL["stages"][0]
 OTHER = {
@@ -378,6 +413,7 @@ def test_every_training_setting_is_part_of_the_identity(setting):
         ("diversity", None),
         ("diversity_folds", ["d" * 16, "e" * 16]),
         ("fold", {"number": 0, "of": 5}),
+        ("calibrated", ["quality"]),
         ("recipe", 1),
         ("stages", [STAGE | {"splits": ["noisy"]}]),
         ("stages", [STAGE | {"weighted": False}]),

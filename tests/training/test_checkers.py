@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from harness.checkers.scores import load_scores
+from harness.checkers.scores import join, load_scores
+from harness.checkers.temperature import calibrated, fit_temperature
 from harness.data.selection import select
 from harness.driver import result_frames, score_frames
+from harness.methods import SourceInfo
+from harness.methods.confident import Confident
 from harness.testing import make_benchmark
 from harness.training import run_trial
+from tests.methods.steps import make_step
 from tests.training.small import fill, find, make_plan, tokens_of
 
 
@@ -60,16 +65,17 @@ def test_an_oracle_with_another_encoder(with_large_set, other_encoder, tiny_enco
     np.testing.assert_allclose(weights, scores[np.arange(len(rows)), rows.labels], rtol=1e-6)
 
 
-def test_imp_with_a_diversity_checker_of_folds(experiment_file, tmp_path):
+def test_methods_with_a_diversity_checker_of_folds(experiment_file, tmp_path):
     plan = make_plan(
         experiment_file(
-            grid=[{"source": "generated", "methods": ["imp"]}], seeds=[0], checkers={"diversity": {"folds": 3}},
+            grid=[{"source": "generated", "methods": ["imp", "confident"]}], seeds=[0],
+            checkers={"diversity": {"folds": 3}},
             training={"epochs": 1, "batch_size": 16, "learning_rate": 5e-3},
         )
     )  # fmt: skip
     store, rows = fill(plan, tmp_path), plan.splits["tiny"]["generated"]
     results = {job.trial.id: run_trial.run(job, store, lambda entry: None) for job in plan.jobs}
-    assert len(results) == 1 + 3 + 1
+    assert len(results) == 1 + 3 + 2
     imp, digests = find(plan, "generated", "imp").trial, {"generated": rows.digest}
     out_of_fold = {}
     for id_ in imp.diversity_folds:
@@ -87,3 +93,55 @@ def test_imp_with_a_diversity_checker_of_folds(experiment_file, tmp_path):
     diversity = np.array([out_of_fold[id_][label] for id_, label in zip(rows.ids, rows.labels, strict=True)])
     quality = load_scores(imp.quality, digests, store).aligned(rows)[np.arange(len(rows)), rows.labels]
     np.testing.assert_allclose(results[imp.id].arrays["weights"][-1], np.exp(quality - diversity), rtol=1e-5)
+    method = Confident()
+    table = np.stack([out_of_fold[id_] for id_ in rows.ids])
+    method.prepare(SourceInfo(rows.labels, 3, None, diversity=table))
+    step = make_step(np.zeros((len(rows), 3)), rows.labels)
+    confident = results[find(plan, "generated", "confident").trial.id].arrays["weights"][-1]
+    np.testing.assert_array_equal(confident, method.weights(step))
+    assert 0 < confident.sum() < len(rows)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_calibrated_scores_need_no_second_training(later, experiment_file, tmp_path, monkeypatch):
+    """Both kinds of scores in one experiment, or the calibrated ones in a later experiment with the same checkers."""
+    from harness.planning.plan import missing
+
+    grid, checkers = [{"source": "generated", "methods": ["imp"]}], {"diversity": {"folds": 2}}
+    settings = {"grid": grid, "seeds": [0], "training": {"epochs": 1, "batch_size": 16, "learning_rate": 5e-3}}
+    sweep = {f"checkers.{role}.temperature": [False, True] for role in ("quality", "diversity")}
+    before = make_plan(experiment_file(**settings, checkers=checkers))
+    plan = make_plan(experiment_file(**settings, checkers=checkers, sweep=sweep))
+    store, trained, results = fill(plan, tmp_path), [], {}
+    train = run_trial._train
+    monkeypatch.setattr(run_trial, "_train", lambda job, *more: trained.append(job.trial.id) or train(job, *more))
+    jobs = [*before.jobs, *plan.jobs] if later else plan.jobs
+    for job in jobs:
+        results[job.trial.id] = run_trial.run(job, store, lambda entry: None)
+    assert len(trained) == len(set(trained)) == 1 + 2 + 4
+    assert not missing(plan, set(trained), store)
+    by_id = plan.trials
+    rows, splits = plan.splits["tiny"]["generated"], plan.splits["tiny"]
+    labels, digests = (np.arange(len(rows)), rows.labels), {"generated": rows.digest}
+
+    def log_p(checkers, calibrate):
+        parts = []
+        for id_ in checkers:
+            scores = load_scores(id_, digests, store)
+            validation = results[id_].arrays["validation"][-1]
+            temperature = fit_temperature(validation, splits["validation"].labels) if calibrate else 1.0
+            parts.append(replace(scores, log_probabilities=calibrated(scores.log_probabilities, temperature)))
+        return join(parts).aligned(rows)[labels]
+
+    temperatures = set()
+    for job in (job for job in by_id.values() if job.label == "imp"):
+        trial, result = job.trial, results[job.trial.id]
+        expected = np.exp(
+            log_p([trial.quality], "quality" in trial.calibrated)
+            - log_p(trial.diversity_folds, "diversity" in trial.calibrated)
+        )
+        np.testing.assert_allclose(result.arrays["weights"][-1], expected, rtol=1e-5)
+        recorded = {key: value for key, value in result.runtime.items() if key.endswith("_temperature")}
+        assert set(recorded) == {f"{role}_temperature" for role in trial.calibrated}
+        temperatures |= set(recorded.items())
+    assert len(temperatures) == 2, "one for each role"
