@@ -13,7 +13,6 @@ from harness.metrics import Metric
 from harness.reports.costs import with_costs
 from harness.reports.grid import Cells, Key, by_seed, finished, in_order, requested
 from harness.reports.statistics import Paired, Summary, holm, paired, summarize
-from harness.seeds import generator
 
 #: A difference counts if its p value, corrected for all cells, is below this.
 LEVEL = 0.05
@@ -119,8 +118,8 @@ def _compare(key: Key, first: Cells, second: Cells, metric: Metric) -> CellCompa
     seconds = seconds[(seconds > 0).all(axis=1)]
     means = seconds.mean()
     return CellComparison(
-        key, summarize(before.to_numpy()), summarize(after.to_numpy()), _paired(_joined(before, after), key, column),
-        (float(means.iloc[0]), float(means.iloc[1])), _paired(seconds.apply(np.log), key, "stand_alone"),
+        key, summarize(before.to_numpy()), summarize(after.to_numpy()), _paired(_joined(before, after)),
+        (float(means.iloc[0]), float(means.iloc[1])), _paired(seconds.apply(np.log)),
     )  # fmt: skip
 
 
@@ -128,9 +127,8 @@ def _joined(first: pd.Series[float], second: pd.Series[float]) -> pd.DataFrame:
     return pd.concat([first, second], axis=1, join="inner", keys=["first", "second"])
 
 
-def _paired(values: pd.DataFrame, key: Key, column: str) -> Paired:
-    rng = generator(0, "comparison", *key, column)
-    return paired(values["second"].to_numpy(), values["first"].to_numpy(), rng)
+def _paired(values: pd.DataFrame) -> Paired:
+    return paired(values["second"].to_numpy(), values["first"].to_numpy())
 
 
 def _outcome(pair: Paired, lower: str, higher: str) -> str:
