@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from harness.data.distributions import distance
@@ -88,7 +89,7 @@ class _Loader:
                 measures = self._distance(trial)
                 if measures:
                     distances.append({k: v for k, v in identity.items() if k not in ("trial", "method")} | measures)
-        columns = [*IDENTITY, "id", "label", "corruption", "text", "weight", "mean_weight"]
+        columns = [*IDENTITY, "id", "label", "corruption", "text", "weight", "mean_weight", "quality", "diversity"]
         return Results(
             pd.DataFrame(trials),
             pd.DataFrame(epochs) if epochs else pd.DataFrame(columns=[*IDENTITY, "epoch"]),
@@ -156,7 +157,24 @@ class _Loader:
         weights = Weights.from_frame(upgrade_weights(from_parquet(content)))
         rows = weights.summary()
         texts = rows["id"].map(self._texts[trial.benchmark]) if weights.texts is None else weights.texts
+        if (rows["corruption"] != "").any():
+            rows = rows.assign(
+                quality=self._label_scores(trial, trial.quality_checker, rows),
+                diversity=self._label_scores(trial, trial.diversity_checker, rows),
+            )
         return [rows.assign(text=texts, **identity)]
+
+    def _label_scores(self, trial: PlannedTrial, checker: str | None, rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+        """A checker's probability of the label of every row [n]; NaN where it is not known."""
+        labels = self.plan.benchmarks[trial.benchmark]["labels"]
+        content = self._artifact(self.entries.get(checker or ""), self.plan.scores_file(checker or "", trial))
+        if content is None:
+            return np.full(len(rows), np.nan)
+        ids, log_probs = Scores.from_frame(from_parquet(content)).log_probs(labels)
+        scored = pd.DataFrame(np.exp(log_probs), index=list(ids), columns=labels).reindex(rows["id"])
+        columns = [labels.index(label) for label in rows["label"]]
+        probabilities: npt.NDArray[np.float64] = scored.to_numpy()[np.arange(len(rows)), columns]
+        return probabilities
 
     def _distance(self, trial: PlannedTrial) -> dict[str, float] | None:
         """How far real and generated labels are apart as the trial's two checkers see them, on test and source rows."""

@@ -17,6 +17,7 @@ from harness.files import write_atomically
 from harness.metrics import PRIMARY, SCORES
 from harness.phases import Phase
 from harness.reports import figures, formatting, latex, pooled_tables, tables
+from harness.reports.corruption_scores import corruption_scores
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
@@ -99,7 +100,7 @@ def _sections(results: Results) -> list[Section]:
         "Training dynamics": [pooled_tables.epoch_choice(results)],
         "How many real rows": [],
         "Cost": [tables.cost(results), tables.language_model(results)],
-        "Weights": [tables.weights(results), tables.corrupted_rows(results)],
+        "Weights": [tables.weights(results), tables.corrupted_rows(results), corruption_scores(results)],
         "Rows with the highest and lowest weights": tables.extreme_rows(results),
         "Data": [tables.splits(results), tables.distributions(results)],
         "Failures": [tables.failures(results)],

@@ -45,7 +45,8 @@ class Results:
             and weight statistics.
         weights: one row a trial and training row: the identifying columns, ``id``, ``label`` (name), ``corruption``
             ("" for a clean row), ``text``,
-            ``weight`` (of the last epoch), ``mean_weight`` (over all epochs).
+            ``weight`` (of the last epoch), ``mean_weight`` (over all epochs); for sources with corrupted rows
+            ``quality`` and ``diversity``, the checkers' probabilities of the label, NaN where they are not known.
         distances: one row a pair of checkers that some trial uses: ``benchmark``, ``source``, ``seed``, ``fraction``,
             ``variant``, and the fields of ``harness.data.distributions.Distance``. May be empty.
         predictions: benchmark -> predictions of the test rows by its requested finished trials, at the chosen epoch.

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,7 +36,9 @@ def complete(build: Build) -> Results:
     """Results with the data that every figure needs."""
     results = build(methods=("ce", "imp", "dimp"), fractions=(0.1, 1.0), seeds=(0, 1), rows=30)
     corruption = results.weights["corruption"].where(results.weights.index % 3 > 0, "flip")
-    return replace(results, weights=results.weights.assign(corruption=corruption))
+    uses_checkers = results.weights["method"] == "imp"
+    scores = {"quality": np.where(uses_checkers, 0.6, np.nan), "diversity": np.where(uses_checkers, 0.8, np.nan)}
+    return replace(results, weights=results.weights.assign(corruption=corruption, **scores))
 
 
 def test_a_plain_grid_has_a_drawing_for_each_subject(build: Build) -> None:
@@ -172,7 +175,7 @@ def test_sources_with_the_same_method_have_rows_of_their_own(build: Build) -> No
     results = complete(build)
     noisy = results.weights[results.weights["source"] == "generated"].assign(source="noisy")
     both = replace(results, weights=pd.concat([results.weights, noisy], ignore_index=True))
-    _, drawing = figures.draw(both)["Weights"]
+    drawing = figures.draw(both)["Weights"][1]
     labels = [label.get_text() for label in drawing.figure.axes[0].get_yticklabels()]
     assert labels == ["generated: imp", "generated: dimp", "noisy: imp", "noisy: dimp"]
 

@@ -144,3 +144,24 @@ def test_trials_without_predictions_of_the_same_rows_have_none() -> None:
     assert list(results.predictions["news"].predicted) == ["first", "second"]
     assert load("example", ledger("last", 130, {"older ledger": None})).predictions == {}
     assert results.resampled.of("news", ["first", "older ledger"], "test_accuracy") is None
+
+
+def test_rows_of_a_corrupted_source_have_the_probability_of_their_label() -> None:
+    sources = {"noisy": {"title": "corrupted rows", "role": "corrupted", "splits": ["noisy"], "weighed": ["noisy"]}}
+    benchmark = {"labels": ["x", "y"], "splits": [{"split": "noisy", "digest": "d", "rows": 2}]}
+    trials = [
+        PlannedTrial("q", "news", "real_small", "ce", "ce", 0, 1.0, [""], False, None, None, 1),
+        PlannedTrial("t", "news", "noisy", "imp", "imp", 0, 1.0, [""], True, "q", "missing", 1),
+    ]
+    plan = PlanRecord("example", {}, {"news": benchmark}, sources, trials)
+    log_probs = np.log(np.float32([[0.75, 0.25], [0.5, 0.5], [0.125, 0.875]]))
+    scores = Scores.to_frame(["b", "other", "a"], ["x", "y"], log_probs)
+    history = {History.FILE: History(HISTORY).to_bytes()}
+    files = {
+        "parent": {PlanRecord.FILE: plan.to_bytes()},
+        "q": {**history, plan.scores_file("q", trials[1]): to_parquet(scores)},
+        "t": {**history, Weights.FILE: to_parquet(FRAME)},
+    }
+    weights = load("example", MemoryReader(files)).weights
+    assert weights["quality"].tolist() == pytest.approx([0.125, 0.25]), "of labels x and y, by id"
+    assert weights["diversity"].isna().all(), "a checker without scores in the ledger"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.metrics import ACCURACY, MACRO_F1, Metric
 from harness.reports import formatting, grid, tables
+from harness.reports.corruption_scores import corruption_scores
 
 from .conftest import Build, edit, predict
 
@@ -197,3 +200,18 @@ def test_titles_come_from_the_table_of_metrics(build: Build) -> None:
     results = build(seeds=(0,))
     assert tables.accuracy(results).title == "Accuracy and macro F1"
     assert tables.gains(results, MACRO_F1).title == "Paired gain in macro F1"
+
+
+def test_scores_and_weights_by_kind_of_row_worked_by_hand(build: Build) -> None:
+    results = build(methods=("ce", "imp"), fractions=(1.0,), seeds=(0, 1), rows=4)
+    weights = results.weights[results.weights["method"] == "imp"].copy()
+    weights["corruption"] = weights["id"].map({"g0000": "", "g0001": "", "g0002": "swap", "g0003": "swap"})
+    weights["quality"] = weights["id"].map({"g0000": 0.5, "g0001": 0.7, "g0002": 0.2, "g0003": 0.4})
+    weights["quality"] += 0.1 * weights["seed"]
+    weights["diversity"], weights["weight"] = 0.25, 2.0
+    table = corruption_scores(replace(results, weights=weights)).frame()
+    benchmark = table[table["benchmark"] == results.trials["benchmark"].iloc[0]].set_index("rows are")
+    assert benchmark.loc["clean", "quality score P'"] == "0.650 ± 0.071"
+    assert benchmark.loc["swap", "quality score P'"] == "0.350 ± 0.071"
+    assert benchmark.loc["swap", ["rows", "n", "weight"]].tolist() == ["2", "2", "2.000 ± 0.000"]
+    assert not corruption_scores(results).rows, "no row is corrupted"
