@@ -121,7 +121,7 @@ class Predictions:
         index = pd.Index(labels)
         dtype: type[np.signedinteger[Any]] = np.int8 if len(labels) <= 127 else np.int16
         truth, predicted = (np.asarray(index.get_indexer(pd.Index(rows[name])), dtype) for name in self.CLASSES[2:])
-        return tuple(rows["id"]), truth, predicted
+        return tuple(rows["id"].tolist()), truth, predicted
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,8 @@ class Paired:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the t interval is defined and does not contain zero."""
-        low, high = self.interval
+        """Whether the hierarchical interval is defined and does not contain zero."""
+        low, high = self.hierarchical
         return low > 0.0 or high < 0.0
 
 
