@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from harness.checkers.scores import load_scores
 from harness.config.sources import SOURCES
 from harness.data.benchmarks import catalogue
-from harness.data.selection import select
+from harness.data.selection import select, select_scored
 from harness.data.split import Split
 from harness.data.split_files import save_split
 from harness.errors import UserError
@@ -237,7 +237,7 @@ def result_frames(job: Job, result: TrialResult, splits: Mapping[str, Split]) ->
     log_probs = {epoch: result.arrays["test"][epoch - 1] for epoch in epochs}
     frames = {Predictions.FILE: Predictions.to_frame(test.ids, trial.task.labels, test.labels, log_probs)}
     if "weights" in result.arrays:
-        rows = select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed)
+        rows = select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed, trial.fold)
         weights = result.arrays["weights"]
         if not methods.get(trial.method.name).weighs_real_rows:  # others keep weight 1
             weighed = set(select(SOURCES[trial.source].weighed, splits, trial.fraction, trial.seed).ids)
@@ -252,7 +252,7 @@ def score_frames(job: Job, splits: Mapping[str, Split], store: Store) -> dict[st
     """The log-probabilities of the rows that a checker scored, by file name."""
     frames = {}
     for digests in job.scores.values():
-        rows = select(tuple(digests), splits, job.trial.fraction, job.trial.seed)
+        rows = select_scored(tuple(digests), splits, job.trial.fraction, job.trial.seed, job.trial.fold)
         values = load_scores(job.trial.id, digests, store).log_probabilities
         frames[Scores.file(job.trial.id, digests)] = Scores.to_frame(rows.ids, job.trial.task.labels, values)
     return frames
@@ -267,7 +267,7 @@ def plan_files(plan: Plan) -> dict[str, bytes]:
             trial=job.trial.id, benchmark=job.trial.task.name, source=job.trial.source, method=job.trial.method.name,
             label=job.label, seed=job.trial.seed, fraction=job.trial.fraction, variants=list(job.variants),
             requested=job.requested, quality_checker=job.trial.quality, diversity_checker=job.trial.diversity,
-            threads=job.trial.threads,
+            threads=job.trial.threads, diversity_folds=list(job.trial.diversity_folds),
         )
         for job in plan.jobs
     ]  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
@@ -11,6 +13,19 @@ from pathlib import Path
 from harness.errors import UserError
 
 PACKAGE = "package:"
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What planning needs to know of an encoder.
+
+    Attributes:
+        identity: see ``identity``.
+        layers: number of transformer layers; None where its configuration does not say, or for a hub name.
+    """
+
+    identity: str
+    layers: int | None = None
 
 
 def locate(encoder: str) -> str:
@@ -59,6 +74,20 @@ def identity(encoder: str) -> str:
             return _content(Path(location))
         return f"{encoder}@{version}"
     return _content(Path(location)) if Path(location).is_dir() else encoder
+
+
+def describe(encoder: str) -> EncoderInfo:
+    """The identity of an encoder and its number of layers, without a request to the hub.
+
+    Raises:
+        UserError: see ``locate``.
+    """
+    location = Path(locate(encoder))
+    layers = None
+    if location.is_dir():
+        config = json.loads((location / "config.json").read_text(encoding="utf-8"))
+        layers = config.get("num_hidden_layers", config.get("n_layers"))
+    return EncoderInfo(identity(encoder), layers if isinstance(layers, int) else None)
 
 
 def _content(folder: Path) -> str:

@@ -30,7 +30,7 @@ LAYERS = (
     ("training",),
     ("ledger",),
     ("cluster", "reports"),
-    ("driver",),
+    ("driver", "archive"),
     ("testing", "cli"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -65,6 +65,7 @@ def test_the_console_shows_a_line_for_every_trial_and_where_to_look(undisturbed:
         assert re.search(rf"\[{number}/{TRIALS}\] tiny · (real_small|generated) · \w+ · seed 0: accuracy 0\.\d+", text)
     assert f"{TRIALS} trials run, 0 done before, 0 failed." in text
     assert f"Report: {home.results / 'small' / 'report.html'}" in text
+    assert f"All reports: {home.results / 'index.html'}" in text
 
 
 def test_the_report_is_there(undisturbed: Undisturbed) -> None:
@@ -94,7 +95,7 @@ def test_the_ledger_has_one_parent_and_one_child_a_trial(undisturbed: Undisturbe
     assert parent.data.metrics["wall_seconds"] > 0
     assert parent.data.metrics["driver_peak_memory_mb"] > 0
     assert [item.path for item in home.client.list_artifacts(parent.info.run_id)] == [
-        "experiment.yaml", "plan.json", "texts_tiny.parquet",
+        "experiment.yaml", "plan.json", "report", "texts_tiny.parquet",
     ]  # fmt: skip
 
 

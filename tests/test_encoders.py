@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from harness import encoders
-from harness.encoders import identity, locate
+from harness.encoders import EncoderInfo, describe, identity, locate
 from harness.errors import UserError
 
 
@@ -30,6 +30,14 @@ def package(tmp_path, monkeypatch, tiny_encoder):
 def test_a_hub_name_is_left_alone():
     for name in ("google-bert/bert-base-uncased", "bert-base-uncased@abc123"):
         assert locate(name) == identity(name) == name
+
+
+def test_the_number_of_layers_is_known_without_the_hub(tiny_encoder, tmp_path):
+    assert describe("bert-base-uncased") == EncoderInfo("bert-base-uncased", None)
+    assert describe(str(tiny_encoder)) == EncoderInfo(identity(str(tiny_encoder)), 2)
+    for text, layers in (('{"n_layers": 6}', 6), ("{}", None), ('{"num_hidden_layers": "two"}', None)):
+        (tmp_path / "config.json").write_text(text)
+        assert describe(str(tmp_path)).layers == layers
 
 
 def test_a_folder(tiny_encoder):

@@ -91,7 +91,7 @@ def run(
     from harness.driver import execute
 
     summary = execute(planned, paths, address, recorded_command(), Progress(out))
-    page, written = views.report(planned.experiment.name, paths, results)
+    page, written = views.report(planned.experiment.name, paths, results, out)
     pages = views.mlflow_address(planned.experiment.name, paths) or ui_command(home, tracking_uri)
     views.farewell(summary, page, written, pages, out)
     if summary.failed:
@@ -123,12 +123,85 @@ def report(
     tracking_uri: TrackingUri = None,
     results: Results = RESULTS,
 ) -> None:
-    """Write the report of an experiment from the ledger alone: tables, figures, one HTML page, experiment.yaml."""
+    """Write the report of an experiment from the ledger alone, and the index of all reports in the results folder.
+
+    The report is one HTML page, the same in Markdown, its tables in LaTeX, figures, CSV files and experiment.yaml. It
+    is also added to the artifacts of the experiment in the ledger.
+    """
     from harness.cli import views
 
     paths = Paths.at(home, None, tracking_uri)
-    page, _ = views.report(views.experiment_name(experiment), paths, results, again=True)
-    out.print(f"Report: {page.resolve()}", soft_wrap=True)
+    page, _ = views.report(views.experiment_name(experiment), paths, results, out, again=True)
+    out.print(f"All reports: {(results / 'index.html').resolve()}", soft_wrap=True, markup=False)
+    out.print(f"Report: {page.resolve()}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="An experiment of the ledger, or a results folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What to compare with A.")],
+    metric: Annotated[str, typer.Option(help="The metric of the test split: accuracy or f1.")] = "accuracy",
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every number to this file as well.")
+    ] = None,
+    home: Home = HOME,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Compare two experiments cell by cell: which got better or worse, slower or faster.
+
+    A cell is a benchmark, source, method, share of real rows and variant. Its trials in B are compared with those in A
+    that have the same seed, with the statistics of reports: mean paired difference, 95 % interval (t), and p corrected
+    for all cells. Cells that only one experiment has are listed. The exit code is 0 whatever the outcome.
+
+    B is *better* or *worse*, *faster* or *slower* if p is below 0.05; *unclear* if it is not; *same* if no seed
+    differs; *untested* with one pair or without spread; *unpaired* if no seed has finished in both.
+
+    `harness compare quickstart quickstart_2` - two experiments of the ledger
+
+    `harness compare results/quickstart /elsewhere/quickstart` - two folders, by their trials.csv; no ledger is needed
+
+    `harness compare results/quickstart quickstart --json changes.json` - what a new run changed
+    """
+    from harness.cli.compare import compare as compare_experiments
+
+    compare_experiments(first, second, metric, Paths.at(home, None, tracking_uri), json, out)
+
+
+@app.command()
+def export(
+    file: File,
+    path: Annotated[Path, typer.Argument(help="The zip to write.", metavar="RESULTS.zip")],
+    settings: Set = None,
+    home: Home = HOME,
+    store: StoreUrl = None,
+) -> None:
+    """Write the results of an experiment's finished trials to one file, to publish them or to go on elsewhere.
+
+    `harness import RESULTS.zip` takes them into another home folder. Metrics, runtimes and checker scores are exact;
+    predictions and weights are rounded to three digits.
+    """
+    from harness.archive import export as write
+    from harness.store import Store
+
+    paths = Paths.at(home, store)
+    jobs = _plan(file, settings, paths).jobs
+    count = write(jobs, Store(paths.store), path)
+    out.print(f"{count} of {len(jobs)} trials: {path.resolve()}", soft_wrap=True)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="A zip written by `harness export`.", metavar="RESULTS.zip")],
+    home: Home = HOME,
+    store: StoreUrl = None,
+) -> None:
+    """Take results written by `harness export` into the store: `harness run` then records them without training."""
+    from harness.archive import restore
+    from harness.store import Store
+
+    added, known = restore(path, Store(Paths.at(home, store).store))
+    before = f"; {known} were there before" if known else ""
+    out.print(f"{added} trials added{before}. `harness run` of their experiment records them and goes on.")
 
 
 @app.command()

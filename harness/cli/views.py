@@ -14,7 +14,8 @@ from rich.table import Table
 from harness.cli.progress import duration
 from harness.errors import UserError, unknown
 from harness.ledger.entries import Entry, finished, open_reader
-from harness.ledger.mlflow_pages import table_address
+from harness.ledger.mlflow_pages import table_address, without_password
+from harness.ledger.report_artifacts import attach_report
 from harness.paths import Paths
 from harness.planning.estimate import past_rate, work
 from harness.planning.plan import Plan, missing
@@ -22,6 +23,9 @@ from harness.store import Store
 
 if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
     from harness.driver import Summary
+
+#: The metrics of a trial's run that are no metrics of a split.
+RUNTIME_PREFIXES, RUNTIME_SUFFIXES = ("seconds_", "llm_"), ("_mb", "_temperature")
 
 
 def plan(plan: Plan, paths: Paths, out: Console, measure: bool = False) -> None:
@@ -60,7 +64,8 @@ def _overview(plan: Plan, todo: set[str]) -> Table:
     sources = [row.source for row in plan.experiment.grid]
     for cell in sorted(cells, key=lambda cell: (cell[0], cell[4], sources.index(cell[1]) if cell[1] in sources else 9)):
         unfinished = sum(id_ in todo for id_ in cells[cell])
-        counts = (len(cells[cell]), len(cells[cell]) - unfinished, unfinished)
+        seeds = {plan.trials[id_].trial.seed for id_ in cells[cell]}  # the folds of a checker are several trials
+        counts = (len(seeds), len(cells[cell]) - unfinished, unfinished)
         table.add_row(*(escape(cell[i]) for i in columns), *map(str, counts))
     return table
 
@@ -131,7 +136,9 @@ def trial(prefix: str, paths: Paths, out: Console) -> None:
             table.add_row(str(int(point["epoch"])), *(f"{point[key]:.4f}" if key in point else "–" for key in keys))
         out.print(table)
     runtime = {
-        k: v for k, v in sorted(entry.metrics.items()) if k.startswith(("seconds_", "llm_")) or k.endswith("_mb")
+        k: v
+        for k, v in sorted(entry.metrics.items())
+        if k.startswith(("seconds_", "llm_")) or k.endswith(("_mb", "_temperature"))
     }
     for key, value in runtime.items():
         out.print(f"  {key.replace('_', ' ')}: {value:.2f}")
@@ -150,20 +157,36 @@ def experiment_name(text: str) -> str:
     return str(read_yaml(path).get("name", path.stem))
 
 
-def report(name: str, paths: Paths, results: Path, again: bool = False) -> tuple[Path, bool]:
-    """Writes the report unless it is up to date (``again``: always); its page, and whether it was written."""
+def report(name: str, paths: Paths, results: Path, out: Console, again: bool = False) -> tuple[Path, bool]:
+    """Writes the report unless it is up to date (``again``: always), then the index of all reports in ``results``.
+
+    The report is also added to the artifacts of the experiment in the ledger. Prints a warning where this is refused.
+
+    Returns:
+        The report's page, and whether it was written.
+    """
+    from harness.reports.index import write_index
     from harness.reports.state import find_parent, read_plan, report_key, state_key
 
     reader = open_reader(paths.tracking_uri, paths.home)
     folder = results / name
     parent, entries = find_parent(name, reader), reader.trials()
     key = state_key(parent, read_plan(name, parent, entries, reader), entries)
-    if not again and report_key(folder) == key:
-        return folder / "report.html", False
-    from harness.reports import page
-    from harness.reports.load import load
+    written = again or report_key(folder) != key
+    if written:
+        from harness.reports import page
+        from harness.reports.load import load
 
-    return page.write(load(name, reader), folder), True
+        files = page.render(load(name, reader))
+        page.save(files, folder)
+        try:
+            attach_report(parent, files, paths.tracking_uri, paths.home)
+        except UserError as error:
+            place = without_password(paths.tracking_uri)
+            text = f"The report is in {folder.resolve()}, but not among the artifacts in MLflow at {place}: {error}"
+            out.print(text, style="yellow", markup=False, soft_wrap=True)
+    write_index(results)
+    return folder / "report.html", written
 
 
 def mlflow_address(name: str, paths: Paths) -> str | None:
@@ -182,4 +205,5 @@ def farewell(summary: Summary, report: Path, written: bool, pages: str, out: Con
     for name, error in summary.failed.items():
         out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
     note = "" if written else " (unchanged)"
+    out.print(f"All reports: {(report.parent.parent / 'index.html').resolve()}", soft_wrap=True, markup=False)
     out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {pages}", soft_wrap=True, markup=False)

@@ -149,6 +149,9 @@ class Benchmark(FrozenModel):
     """Expected digests of splits, or prefixes of them: another digest is an error."""
     near_duplicate: float | None = Field(default=0.8, gt=0.0, le=1.0)
     """Jaccard similarity of word bigrams from which two rows count as near-duplicates; None: keep near-duplicates."""
+    division: str | None = None
+    """The benchmark whose pools are divided in the same way, for a variant with other generated rows: the splits of a
+    pool that both have, with the same sizes, have the same rows. Default: none, a division of its own."""
     limits: dict[str, Positive] = {}
     """Largest number of rows of a split, stratified; set by ``rows`` of an experiment."""
 
@@ -191,6 +194,11 @@ class Benchmark(FrozenModel):
                 raise ValueError(str(unknown("label", label, self.labels, f"splits.{name}.confusion")))
 
     @property
+    def stream(self) -> str:
+        """The name of the random stream that divides its pools."""
+        return self.division or self.name
+
+    @property
     def prompt(self) -> TaskPrompt:
         """What prompts for a language model say about the task."""
         return TaskPrompt(
@@ -213,6 +221,10 @@ class TaskPrompt(FrozenModel):
     def columns(self) -> tuple[str, ...]:
         """The text column, or the two columns of a pair."""
         return (self.text,) if isinstance(self.text, str) else self.text
+
+
+#: Groups of a benchmark's YAML whose entries replace included ones as a whole.
+REPLACED_WHOLE = ("splits",)
 
 
 def anchor_files(raw: dict[str, Any], folder: Path) -> dict[str, Any]:

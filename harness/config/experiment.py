@@ -6,9 +6,19 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from harness.config.benchmark import Benchmark, anchor_files
+from harness.config.benchmark import REPLACED_WHOLE, Benchmark, anchor_files
+from harness.config.checkers import Checkers, DiversityChecker, QualityChecker
 from harness.config.schema import (
     FrozenModel,
     PathText,
@@ -20,6 +30,7 @@ from harness.config.schema import (
     parse,
     read_yaml,
     set_key,
+    with_included,
 )
 from harness.config.sources import SOURCES, SPLITS, STAGES
 from harness.errors import UserError, unknown
@@ -115,6 +126,14 @@ class Training(FrozenModel):
     evaluations: Positive | None = None
     """How often the model is evaluated, at even intervals; default: as often as there are epochs."""
     evaluation_batch_size: Positive = 64
+    layers: Positive | None = None
+    """How many of the encoder's transformer layers are kept, counted from the input; default: all."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_layers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out the default, so that it is not part of the ids of trials that are older than this setting."""
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key != "layers" or value is not None}
 
     @property
     def evaluation_count(self) -> int:
@@ -167,8 +186,35 @@ class Resources(FrozenModel):
         return self
 
 
+class Reference(FrozenModel):
+    """Published results, shown beside those of an experiment."""
+
+    title: str
+    """Where they come from, e.g. ``Kuo et al. 2025``."""
+    note: str = ""
+    """What differs, e.g. the encoder; shown below the table."""
+    scores: dict[str, dict[str, dict[str, dict[str, float]]]]
+    """Benchmark -> source -> method, as tables name it -> metric (``accuracy``, ``f1``) -> percent."""
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Reference:
+        for benchmark, sources in self.scores.items():
+            for source, methods in sources.items():
+                where = f"scores.{benchmark}"
+                if source not in SOURCES:
+                    raise ValueError(str(unknown("source", source, SOURCES, where)))
+                for method, values in methods.items():
+                    for metric in values:
+                        if metric not in ("accuracy", "f1"):
+                            where = f"scores.{benchmark}.{source}.{method}"
+                            raise ValueError(str(unknown("metric", metric, ("accuracy", "f1"), where)))
+        return self
+
+
 class Report(FrozenModel):
     """Settings of the report."""
+
+    reference: Reference | None = None
 
     epoch: Literal["last", "best_validation"] = "last"
     """The evaluation that counts as a trial's result. Test results never select it."""
@@ -181,7 +227,12 @@ BenchmarkEntry = Annotated[
 ]
 
 #: Groups of settings that can be swept.
-SWEPT: dict[str, type[FrozenModel]] = {"training": Training, **{f"stages.{name}": Length for name in STAGES}}
+SWEPT: dict[str, type[FrozenModel]] = {
+    "training": Training,
+    **{f"stages.{name}": Length for name in STAGES},
+    "checkers.quality": QualityChecker,
+    "checkers.diversity": DiversityChecker,
+}
 
 
 class Experiment(FrozenModel):
@@ -194,7 +245,7 @@ class Experiment(FrozenModel):
     grid: tuple[GridRow, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     quality_fractions: tuple[Fraction, ...] = (1.0,)
-    """Shares of ``real_small`` that the quality checker is trained on: stratified and nested."""
+    """Shares of ``real_small`` that are used, e.g. to train the quality checker: stratified and nested."""
     encoder: PathText = "google-bert/bert-base-uncased"
     """A hub name, a folder, or ``package:NAME/PATH`` for weights in an installed package."""
     rows: dict[str, Positive] = {}
@@ -205,6 +256,7 @@ class Experiment(FrozenModel):
     source ``real_small``, hence to the quality checker, and to the last stage of ``generated_then_real``: with a length
     in epochs, a model on few rows is hardly trained. 80 was selected on validation data
     (experiments/checker_steps.yaml)."""
+    checkers: Checkers = Checkers()
     sweep: dict[str, tuple[Any, ...]] = {}
     """Further axes: a dotted setting and its values, e.g. ``training.learning_rate: [2e-5, 5e-5]``."""
     resources: Resources = Resources()
@@ -218,7 +270,8 @@ class Experiment(FrozenModel):
     @model_validator(mode="before")
     @classmethod
     def _reject_renamed_keys(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and "checkers" in raw:
+        checkers = raw.get("checkers") if isinstance(raw, dict) else None
+        if isinstance(checkers, dict) and "quality_steps" in checkers:
             raise ValueError("checkers.quality_steps is now stages.real_small.steps: stages: {real_small: {steps: 80}}")
         return raw
 
@@ -257,11 +310,15 @@ class Experiment(FrozenModel):
             raw = self.model_dump(exclude={"sweep"})
             for key, value in zip(self.sweep, values, strict=True):
                 set_key(raw, key, value, f"sweep.{key}")
-            label = ", ".join(
-                f"{key.rpartition('.')[2]}={value}" for key, value in zip(self.sweep, values, strict=True)
-            )
+            label = ", ".join(f"{_short_key(key)}={value}" for key, value in zip(self.sweep, values, strict=True))
             out.append((label, parse(Experiment, raw, "sweep")))
         return out
+
+
+def _short_key(key: str) -> str:
+    """The name of a swept setting in tables: without its group, but with the checker that it belongs to."""
+    group, _, name = key.rpartition(".")
+    return f"{group.rpartition('.')[2]}.{name}" if group.startswith("checkers.") else name
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Experiment:
@@ -329,6 +386,8 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _anchor_benchmark(entry: Any, folder: Path) -> Any:
+    if isinstance(entry, dict) and "include" in entry:
+        return with_included(entry, folder / "benchmarks", anchor_files, REPLACED_WHOLE)
     if isinstance(entry, dict):
         return anchor_files(entry, folder)
     if isinstance(entry, str) and entry.endswith((".yaml", ".yml")):

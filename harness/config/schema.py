@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -63,7 +63,9 @@ def parse(kind: type[Model], raw: Any, where: str) -> Model:
         raise UserError(f"{where}: " + "\n  ".join(explain(kind, error))) from None
 
 
-def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_yaml(
+    path: Path, anchor: Anchor | None = None, whole: Collection[str] = (), trail: tuple[Path, ...] = ()
+) -> dict[str, Any]:
     """The mapping in a YAML file, loaded safely and merged into those of the files that it includes.
 
     ``include:`` names one or several files, relative to this one. Values of this file replace included values, those of
@@ -72,6 +74,7 @@ def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] 
     Args:
         path: the file.
         anchor: makes relative paths absolute, in each file's mapping.
+        whole: groups whose entries are not merged: an entry replaces the included one of the same name.
         trail: the files that include this one.
 
     Raises:
@@ -79,17 +82,28 @@ def read_yaml(path: Path, anchor: Anchor | None = None, trail: tuple[Path, ...] 
     """
     if path.absolute() in trail:
         raise UserError(f"{path}: it includes itself: {' -> '.join(str(file) for file in (*trail, path.absolute()))}")
-    raw = _read_mapping(path)
+    return with_included(_read_mapping(path), path, anchor, whole, (*trail, path.absolute()))
+
+
+def with_included(
+    raw: dict[str, Any], path: Path, anchor: Anchor | None = None, whole: Collection[str] = (),
+    trail: tuple[Path, ...] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """A mapping in the file ``path``, merged into those of the files that its key ``include`` names.
+
+    Arguments and errors are those of ``read_yaml``.
+    """
+    raw = dict(raw)
     names = raw.pop("include", [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: include: expected a file or a list of files, found {names!r}")
     merged: dict[str, Any] = {}
     for name in names:
-        included = read_yaml(path.parent / name, anchor, (*trail, path.absolute()))
+        included = read_yaml(path.parent / name, anchor, whole, trail)
         included.pop("name", None)
-        merged = merge(merged, included)
-    return merge(merged, anchor(raw, path.parent) if anchor else raw)
+        merged = merge(merged, included, whole)
+    return merge(merged, anchor(raw, path.parent) if anchor else raw, whole)
 
 
 def absolute(path: str, folder: Path) -> str:
@@ -137,12 +151,18 @@ def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
     raw[last] = value
 
 
-def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
-    """A new mapping: ``base`` updated with ``update``: mappings are merged key by key, other values are replaced."""
+def merge(base: dict[str, Any], update: dict[str, Any], whole: Collection[str] = ()) -> dict[str, Any]:
+    """A new mapping: ``base`` updated with ``update``: mappings are merged key by key, other values are replaced.
+
+    The entries of the groups in ``whole`` are replaced too.
+    """
     out = dict(base)
     for key, value in update.items():
         old = out.get(key)
-        out[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if not (isinstance(old, dict) and isinstance(value, dict)):
+            out[key] = value
+        else:
+            out[key] = old | value if key in whole else merge(old, value)
     return out
 
 

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config.benchmark import Benchmark, CorruptedSplit, DataSource, PoolSplit, anchor_files
+from harness.config.benchmark import (
+    REPLACED_WHOLE,
+    Benchmark,
+    CorruptedSplit,
+    DataSource,
+    PoolSplit,
+    anchor_files,
+)
 from harness.config.schema import parse, read_yaml
 from harness.data import split_files
 from harness.data.cleaning import clean
@@ -19,7 +26,7 @@ from harness.data.corruptions import KINDS, corrupt
 from harness.data.near_duplicates import groups, matches
 from harness.data.partition import limit, partition
 from harness.data.readers import fingerprint, package_folder, read
-from harness.data.split import IntArray, Split
+from harness.data.split import IntArray, Split, row_texts
 from harness.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
@@ -71,7 +78,7 @@ def resolve(entry: str | Benchmark) -> Benchmark:
     if not entry.endswith((".yaml", ".yml")) and entry not in known:
         raise unknown("benchmark", entry, known)
     path = known.get(entry) or Path(entry)
-    raw = read_yaml(path, anchor_files)
+    raw = read_yaml(path, anchor_files, REPLACED_WHOLE)
     raw.setdefault("name", path.stem)
     return parse(Benchmark, raw, str(path))
 
@@ -173,7 +180,9 @@ def _build(benchmark: Benchmark) -> SplitsWithNotes:
     evaluation_pools = [pool for pool in parts if any(name in parts[pool] for name in _HELD_OUT)]
     for pool in (*evaluation_pools, *(pool for pool in parts if pool not in evaluation_pools)):
         rows, notes = _without_leaks(*_read_clean(benchmark.pools[pool], pool, benchmark), out, benchmark)
-        splits = partition(rows, parts[pool], _near_duplicate_groups(rows, benchmark), benchmark.labels, benchmark.name)
+        splits = partition(
+            rows, parts[pool], _near_duplicate_groups(rows, benchmark), benchmark.labels, benchmark.stream
+        )
         unused = len(rows) - sum(map(len, splits.values()))
         notes.append(f"{pool}: {unused} of {len(rows)} rows are in no split")
         out |= {name: (split, notes) for name, split in splits.items()}
@@ -210,11 +219,6 @@ def _read_clean(source: DataSource, name: str, benchmark: Benchmark) -> tuple[Sp
     if not len(rows):
         raise UserError(f"{name}: expected rows after cleaning, found none: {'; '.join(notes)}. Shorten `clean`.")
     return rows, notes
-
-
-def row_texts(split: Split) -> tuple[str, ...]:
-    """One text for each row: the two texts of a pair are joined by a space."""
-    return tuple(map(" ".join, zip(split.texts, split.pairs, strict=True))) if split.pairs else split.texts
 
 
 def _near_duplicate_groups(rows: Split, benchmark: Benchmark) -> IntArray:

@@ -10,11 +10,11 @@ import numpy as np
 
 from harness.config.benchmark import Benchmark, CorruptedSplit
 from harness.data.bag_of_words import BagOfWords
-from harness.data.benchmarks import load, row_texts
+from harness.data.benchmarks import load
 from harness.data.distributions import Distance, distance
 from harness.data.near_duplicates import groups, matches
 from harness.data.partition import limit
-from harness.data.split import Split
+from harness.data.split import Split, row_texts
 from harness.data.text_statistics import (
     Lengths,
     Words,

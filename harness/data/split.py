@@ -78,3 +78,8 @@ def concatenate(name: str, splits: Sequence[Split]) -> Split:
         np.concatenate([split.labels for split in splits]),
         tuple(c for split in splits for c in split.corruptions or ("",) * len(split)) if corrupted else None,
     )
+
+
+def row_texts(split: Split) -> tuple[str, ...]:
+    """One text for each row: the two texts of a pair are joined by a space."""
+    return tuple(map(" ".join, zip(split.texts, split.pairs, strict=True))) if split.pairs else split.texts

@@ -241,6 +241,7 @@ class PlannedTrial:
     quality_checker: str | None
     diversity_checker: str | None
     threads: int
+    diversity_folds: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

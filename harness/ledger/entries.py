@@ -90,14 +90,31 @@ def local_artifact(artifacts: str, path: str, folder: Path) -> Path | None:
         folder: of the ledger. The artifacts of a ledger that was moved or copied are looked for in ``artifacts`` in
             this folder if they are not at the recorded location.
     """
-    parts = urlsplit(artifacts)
-    if parts.scheme not in ("file", ""):
+    if not is_local(artifacts):
         return None
-    recorded = Path(unquote(parts.path))
+    recorded = Path(unquote(urlsplit(artifacts).path))
     if (recorded / path).is_file():
         return recorded / path
     moved = folder.joinpath("artifacts", *recorded.parts[-3:], path)
     return moved if moved.is_file() else None
+
+
+def local_folder(artifacts: str, folder: Path) -> Path | None:
+    """The folder of a run's local artifacts, to write into, or None.
+
+    Args:
+        artifacts: a run's artifact URI.
+        folder: of the ledger. Of a ledger that was moved or copied, its own ``artifacts`` come before the recorded
+            location, which may belong to the original.
+    """
+    recorded = Path(unquote(urlsplit(artifacts).path))
+    own = folder.joinpath("artifacts", *recorded.parts[-3:])
+    return next((path for path in (own, recorded) if path.is_dir()), None)
+
+
+def is_local(artifacts: str) -> bool:
+    """Whether a run's artifact URI names a folder."""
+    return urlsplit(artifacts).scheme in ("file", "")
 
 
 class SqliteReader:

@@ -135,6 +135,7 @@ class Ledger:
             "fraction": "" if trial.fraction is None else str(trial.fraction), "encoder": trial.encoder,
             "variant": "; ".join(v for v in job.variants if v), "quality_checker": job.trial.quality or "",
             "diversity_checker": job.trial.diversity or "", "device": trial.device, "threads": str(trial.threads),
+            "layers": str(trial.training.layers or ""),
         }  # fmt: skip
         run = self._client.create_run(self._parent.info.experiment_id, tags=tags, run_name=describe(job))
         id_: str = run.info.run_id
@@ -170,6 +171,29 @@ class Ledger:
         """Adds tables, by file name, to a finished trial."""
         if frames:
             self._upload(run, _parquet(frames))
+
+    def replace_files(self, entry: Entry, folder: str, files: Mapping[str, bytes]) -> None:
+        """Writes artifacts into a folder of a run, then removes all others from it.
+
+        Args:
+            entry: the run.
+            folder: in its artifacts.
+            files: by their path in ``folder``.
+
+        Raises:
+            UserError: the server or its artifact store refuses.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        try:
+            self._upload(entry.run, files, folder)
+            names = {f"{folder}/{name}" for name in files}
+            if old := [path for path in self._files(entry.run, folder) if path not in names]:
+                repository = get_artifact_repository(entry.artifacts, tracking_uri=self.uri)
+                for path in old:
+                    repository.delete_artifacts(path)  # type: ignore[no-untyped-call]
+        except Exception as error:  # every artifact store has its own errors
+            raise UserError(without_password(str(error))) from None
 
     def fail(self, run: str, error: str) -> None:
         """Marks a trial as failed; the full error becomes an artifact, its last line a tag."""
@@ -225,11 +249,20 @@ class Ledger:
         now = int(time.time() * 1000)
         self._client.log_batch(run, metrics=[Metric(k, float(v), now, step) for k, v in values.items() if k != "epoch"])
 
-    def _upload(self, run: str, files: Mapping[str, bytes]) -> None:
+    def _upload(self, run: str, files: Mapping[str, bytes], target: str | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
-            self._client.log_artifacts(run, folder)
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self._client.log_artifacts(run, folder, target)
+
+    def _files(self, run: str, folder: str) -> list[str]:
+        """The paths of all artifacts in a folder of a run."""
+        paths: list[str] = []
+        for item in self._client.list_artifacts(run, folder):
+            paths += self._files(run, item.path) if item.is_dir else [item.path]
+        return paths
 
     def _experiments(self) -> list[str]:
         return [e.experiment_id for e in self._client.search_experiments(max_results=PAGE)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # listing and planning load no torch
 
     from harness.methods.protocols import InnerTraining, MetaGradient
 
-Need = Literal["quality", "diversity", "real", "gradients", "inner_training"]
+Need = Literal["quality", "diversity", "out_of_fold", "real", "gradients", "inner_training"]
 #: Lower bound of log-probabilities: ratios of probabilities of 0 and 1 stay finite in float32.
 LOG_FLOOR = float(np.log(np.finfo(np.float32).tiny))
 
@@ -97,12 +97,14 @@ class SourceInfo:
         classes: number of classes C.
         real_labels: class indices of the small real set, int64 [m], if the method needs it.
         is_real: which of the n rows are real, bool [n], if the method has ``weighs_real_rows``; else None.
+        diversity: log-probabilities of the diversity checker, float32 [n, C], as in ``MicroBatch``.
     """
 
     labels: npt.NDArray[np.int64]
     classes: int
     real_labels: npt.NDArray[np.int64] | None
     is_real: npt.NDArray[np.bool_] | None = None
+    diversity: npt.NDArray[np.float32] | None = None
 
 
 class Method(ABC, Generic[Settings]):
@@ -112,8 +114,9 @@ class Method(ABC, Generic[Settings]):
 
     Class attributes:
         name: its name in experiments.
-        needs: its inputs: "quality" and "diversity" checker scores, "real" rows, "gradients" (derivatives of the loss
-            on real rows with respect to the weights), "inner_training" (trainings before the real one).
+        needs: its inputs: "quality" and "diversity" checker scores, "out_of_fold" (beside "diversity": every row is
+            scored by a checker that was trained without it), "real" rows, "gradients" (derivatives of the loss on real
+            rows with respect to the weights), "inner_training" (trainings before the real one).
         hidden_settings: settings that are not part of its name in tables.
         weighs_real_rows: False: in a stage that mixes real rows with others, real rows keep weight 1 and the method
             sees only the others. True: it sees and weighs all rows, and ``MicroBatch.real`` says which are real.

@@ -10,7 +10,14 @@ if TYPE_CHECKING:  # listing and planning load no torch
     from torch import Tensor
 
 
-class Relabel(Method[MethodSettings]):
+class RelabelSettings(MethodSettings):
+    """Settings of relabeling."""
+
+    hard: bool = False
+    """Whether a row learns the checker's most probable label alone, in place of the probabilities of all labels."""
+
+
+class Relabel(Method[RelabelSettings]):
     """w_i = 1, and the loss of a row is -Σ_y P'(y|x_i) log p(y|x_i; θ): the labels of the rows are not used.
 
     Self-training with soft labels on generated texts (He et al., TACL 2022, arXiv 2106.06168); the quality checker is
@@ -21,8 +28,12 @@ class Relabel(Method[MethodSettings]):
     needs = frozenset({"quality"})
 
     def targets(self, batch: MicroBatch) -> Tensor:
-        """P'(y|x_i) of all labels y [B, C]."""
+        """P'(y|x_i) of all labels y, or 1 for the most probable one and 0 for the others [B, C]."""
         assert batch.quality is not None
+        if self.settings.hard:
+            import torch  # listing and planning load no torch
+
+            return torch.nn.functional.one_hot(batch.quality.argmax(-1), batch.quality.shape[-1]).to(batch.quality)
         return batch.quality.exp()
 
     def weights(self, batch: MicroBatch) -> Tensor:

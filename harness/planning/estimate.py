@@ -33,12 +33,15 @@ def work(plan: Plan) -> Callable[[Job], float]:
         forward_rows = float(trial.evaluations * evaluation)
         for stage in trial.stages:
             source, training = rows(benchmark, stage.splits, trial.fraction), stage.training
+            if trial.fold is not None:
+                source -= source // trial.fold.of
             steps = training.steps
             trained = steps * min(training.batch_size, source) if steps else training.epochs * source
             method = make_method(trial.method) if stage.weighted else None
             cost = method.forward_cost(training, trained / source) if method else TRAINING_ROW
             forward_rows += cost * trained
-        return forward_rows + sum(rows(benchmark, tuple(digests), trial.fraction) for digests in job.scores.values())
+        scored = sum(rows(benchmark, tuple(digests), trial.fraction) for digests in job.scores.values())
+        return forward_rows + scored / (1 if trial.fold is None else trial.fold.of)
 
     return total
 
@@ -46,16 +49,18 @@ def work(plan: Plan) -> Callable[[Job], float]:
 def past_rate(trial: Trial, past: Mapping[str, tuple[Mapping[str, str], Mapping[str, float]]]) -> float | None:
     """Median training rows per second of finished trials with the same encoder, threads and device; None without any.
 
-    Trials of the same benchmark are preferred.
+    Their encoder has as many layers. Trials of the same benchmark are preferred.
 
     Args:
         trial: the trial to estimate.
         past: trial id -> tags and metrics in the ledger.
     """
     same = {"encoder": trial.encoder, "threads": str(trial.threads), "device": trial.device}
+    layers = str(trial.training.layers or "")
     rates: dict[bool, list[float]] = {True: [], False: []}  # by: is the benchmark the same?
     for tags, metrics in past.values():
-        if "rows_per_second" in metrics and all(tags.get(key) == value for key, value in same.items()):
+        alike = all(tags.get(key) == value for key, value in same.items()) and tags.get("layers", "") == layers
+        if alike and "rows_per_second" in metrics:
             rates[tags.get("benchmark") == trial.task.name].append(metrics["rows_per_second"])
     values = rates[True] or rates[False]
     return median(values) if values else None

@@ -18,7 +18,8 @@ from harness.data.selection import count
 from harness.data.split import Split
 from harness.errors import UserError
 from harness.methods import make_method, methods
-from harness.planning.trials import Job, MethodInfo, Task, expand, label, stages_of
+from harness.planning.expansion import expand, stages_of
+from harness.planning.trials import Job, MethodInfo, Task, label
 from harness.store import Store
 
 
@@ -55,10 +56,12 @@ def make(experiment: Experiment, cache: Path | None) -> Plan:
         UserError: an unknown name, a missing split, or data that fails its checks.
     """
     _check_methods(experiment, {})  # before the data is read, so that a misspelled method is reported at once
-    identity = encoders.identity(experiment.encoder)
+    variants = [variant for _, variant in experiment.variants()]
+    for encoder in dict.fromkeys(name for variant in variants for name in _encoders(variant)):
+        encoders.identity(encoder)  # so is a missing encoder
     specs, splits = {}, {}
-    names = {name for row in experiment.grid for name in SOURCES[row.source].splits}
-    names |= {"real_small", "validation", "test"}
+    sources = {row.source for row in experiment.grid} | {variant.checkers.quality.source for variant in variants}
+    names = {name for source in sources for name in SOURCES[source].splits} | {"real_small", "validation", "test"}
     for entry in experiment.benchmarks:
         spec = benchmarks.resolve(entry)
         spec = spec.model_copy(update={"limits": {**spec.limits, **experiment.rows}})
@@ -73,8 +76,9 @@ def make(experiment: Experiment, cache: Path | None) -> Plan:
         )
         for name, parts in splits.items()
     }  # fmt: skip
-    jobs = expand(experiment, tasks, identity, resolve)
+    jobs = expand(experiment, tasks, encoders.describe, resolve)
     _check_methods(experiment, splits)
+    _check_folds(jobs, splits)
     return Plan(experiment, specs, splits, jobs)
 
 
@@ -104,10 +108,30 @@ def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:
             ids.add(job.trial.id)
             for checker in job.trial.checkers:
                 if checker not in scores:
-                    scores[checker] = scores_exist(checker, plan.trials[checker].scores.values(), store)
+                    needed = plan.trials[checker]
+                    scores[checker] = scores_exist(checker, needed.scores.values(), store, needed.calibrated_scores)
                 if not scores[checker]:
                     ids.add(checker)
     return [job for job in plan.jobs if job.trial.id in ids]
+
+
+def _check_folds(jobs: list[Job], splits: Mapping[str, Mapping[str, Split]]) -> None:
+    """Raises if a checker has more folds than rows."""
+    for trial in (job.trial for job in jobs):
+        if trial.fold is None or trial.fold.number:
+            continue
+        folds, rows = trial.fold.of, count(trial.stages[0].splits, splits[trial.task.name], trial.fraction)
+        if rows < folds:
+            raise UserError(
+                f"checkers.diversity.folds: expected at most as many as rows, found {folds} for {rows} rows of "
+                f"{trial.source} in {trial.task.name}"
+            )
+
+
+def _encoders(experiment: Experiment) -> list[str]:
+    """The encoders of an experiment's trials and checkers."""
+    checkers = (experiment.checkers.quality, experiment.checkers.diversity)
+    return [experiment.encoder, *(checker.encoder for checker in checkers if checker.encoder)]
 
 
 def _check_methods(experiment: Experiment, splits: Mapping[str, Mapping[str, Split]]) -> None:

@@ -1,23 +1,24 @@
-"""An experiment as trials and the checkers that they need, each once. Pure: no data, torch or Ray."""
+"""A trial, its identity, and its role in an experiment. Pure: no data, torch or Ray."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from functools import cached_property
-from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from harness.config.benchmark import TaskPrompt
-from harness.config.experiment import Experiment, MethodChoice, Training
+from harness.config.experiment import MethodChoice, Training
 from harness.config.schema import FrozenModel
-from harness.config.sources import SOURCES, Source
-from harness.errors import UserError
+from harness.data.folds import Fold
 
+Role = Literal["quality", "diversity"]
+ROLES: tuple[Role, ...] = ("quality", "diversity")
+#: Fields of a trial that are left out of its id where they have their default: older trials do not have them.
+_LATER_FIELDS = ("diversity_folds", "fold", "calibrated")
 #: Increment when a code change alters the results of unchanged settings.
 RECIPE = 4
 
@@ -70,7 +71,18 @@ class Trial(FrozenModel):
     """The id of the trial that is its quality checker, if its method needs one."""
     diversity: str | None = None
     """The id of the trial that is its diversity checker, if its method needs one."""
+    diversity_folds: tuple[str, ...] = ()
+    """The ids of the trials that are its diversity checker together, each for the fold that it was trained without."""
+    fold: Fold | None = None
+    """Held out of the training, and the only rows that it scores as a checker; None in other trials."""
+    calibrated: tuple[Role, ...] = ()
+    """The checkers whose scores it uses calibrated."""
     recipe: int = RECIPE
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key not in _LATER_FIELDS or value}
 
     @cached_property
     def id(self) -> str:
@@ -96,7 +108,14 @@ class Trial(FrozenModel):
     @property
     def checkers(self) -> tuple[str, ...]:
         """The ids of the trials that must finish before this one."""
-        return tuple(dict.fromkeys(c for c in (self.quality, self.diversity) if c))
+        return tuple(dict.fromkeys((*self.checkers_of("quality"), *self.checkers_of("diversity"))))
+
+    def checkers_of(self, role: Role) -> tuple[str, ...]:
+        """The ids of the trials that are together its checker in a role; empty without one."""
+        checker = self.quality if role == "quality" else self.diversity
+        if checker is not None:
+            return (checker,)
+        return self.diversity_folds if role == "diversity" else ()
 
 
 class Job(FrozenModel):
@@ -111,6 +130,13 @@ class Job(FrozenModel):
     """True if the grid contains it; False if it is only a checker of another trial."""
     scores: dict[str, dict[str, str]] = {}
     """The rows that it scores as a checker: joined names of splits -> split -> digest."""
+    calibrated: tuple[str, ...] = ()
+    """The keys of ``scores`` of which calibrated scores are wanted too."""
+
+    @property
+    def calibrated_scores(self) -> list[dict[str, str]]:
+        """The rows of which calibrated scores are wanted."""
+        return [self.scores[key] for key in self.calibrated]
 
 
 class MethodInfo(FrozenModel):
@@ -122,136 +148,14 @@ class MethodInfo(FrozenModel):
     trains: bool = True
 
 
-#: Resolves the settings and the needs of a method; raises ``UserError``.
-Resolve = Callable[[MethodChoice], MethodInfo]
-
-
-def expand(experiment: Experiment, tasks: Mapping[str, Task], encoder_identity: str, resolve: Resolve) -> list[Job]:
-    """The jobs of an experiment, each trial once, checkers before those that need them.
-
-    Args:
-        experiment: axes and settings.
-        tasks: benchmark name -> its labels and the digests of all its splits, limits applied.
-        encoder_identity: see ``harness.encoders.identity``.
-        resolve: resolves methods (``harness.planning.plan`` passes the registry's).
-
-    Raises:
-        UserError: a source that a benchmark does not have, or an unknown method or setting.
-    """
-    drafts: dict[str, _Draft] = {}
-    ce = resolve(MethodChoice(name="ce"))
-    grid = [(row, [resolve(method) for method in row.methods]) for row in experiment.grid]
-    _check_labels([(row.source, infos) for row, infos in grid])
-    for variant, settings in experiment.variants():
-        planner = _Planner(settings, encoder_identity, ce, variant, drafts)
-        for task in tasks.values():
-            for row, infos in grid:
-                source = SOURCES[row.source]
-                _check_source(task, source)
-                for info, seed, fraction in product(infos, row.seeds or settings.seeds, settings.quality_fractions):
-                    planner.add(task, source, info, seed, fraction, requested=True)
-    return _ordered([draft.job() for draft in drafts.values()])
-
-
-@dataclass
-class _Draft:
-    """A job under construction."""
-
-    trial: Trial
-    label: str
-    requested: bool = False
-    variants: dict[str, None] = field(default_factory=dict)
-    scores: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def job(self) -> Job:
-        return Job(
-            trial=self.trial, label=self.label, variants=tuple(self.variants), requested=self.requested,
-            scores=self.scores,
-        )  # fmt: skip
-
-
-class _Planner:
-    """Adds trials of one variant, and their checkers, to a shared dict of drafts; every trial is made once."""
-
-    def __init__(
-        self, experiment: Experiment, encoder_identity: str, ce: MethodInfo, variant: str, drafts: dict[str, _Draft]
-    ) -> None:
-        self.experiment, self.encoder_identity, self.ce = experiment, encoder_identity, ce
-        self.variant, self.drafts = variant, drafts
-        self._known: dict[tuple[str, str, str, int, float | None], str] = {}
-        self._stages: dict[str, tuple[TrialStage, ...]] = {}
-
-    def add(self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, requested: bool) -> str:
-        """Adds a trial and its checkers; returns the trial's id."""
-        uses_real = bool({"quality", "real"} & info.needs) or "real_small" in source.splits
-        used = fraction if uses_real else None
-        key = (task.name, source.name, info.label, seed, used)
-        id_ = self._known.get(key)
-        if id_ is None:
-            trial = self._trial(task, source, info, seed, fraction, used)
-            id_ = self._known[key] = trial.id
-            self.drafts.setdefault(id_, _Draft(trial, info.label)).variants[self.variant] = None
-        self.drafts[id_].requested |= requested
-        return id_
-
-    def _checker(self, task: Task, trained_on: str, scored: tuple[str, ...], seed: int, fraction: float) -> str:
-        id_ = self.add(task, SOURCES[trained_on], self.ce, seed, fraction, requested=False)
-        self.drafts[id_].scores["+".join(scored)] = {name: task.digests[name] for name in scored}
-        return id_
-
-    def _trial(
-        self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, used: float | None
-    ) -> Trial:
-        experiment = self.experiment
-        splits = {*source.splits, "validation", "test"} | ({"real_small"} if used is not None else set())
-        digests = {name: task.digests[name] for name in sorted(splits)}
-        if not info.trains:  # neither the encoder nor how it is trained matters
-            stage = TrialStage(splits=source.splits, weighted=False, training=Training(epochs=1))
-            return Trial(
-                task=task.model_copy(update={"digests": digests}), source=source.name, stages=(stage,),
-                method=info.choice, seed=seed, fraction=used, encoder="", encoder_identity="", threads=1, workers=1,
-                device="cpu",
-            )  # fmt: skip
-        quality = diversity = None
-        if "quality" in info.needs:
-            quality = self._checker(task, "real_small", source.weighed, seed, fraction)
-        if "diversity" in info.needs:  # trained on the rows that are weighed
-            diversity = self._checker(task, _source_of(source.weighed), source.weighed, seed, fraction)
-        return Trial(
-            task=Task(name=task.name, labels=task.labels, digests=digests), source=source.name,
-            stages=self._stages_of(source), method=info.choice, seed=seed, fraction=used, encoder=experiment.encoder,
-            encoder_identity=self.encoder_identity, threads=experiment.resources.cpus,
-            workers=experiment.resources.workers, device="cuda" if experiment.resources.gpus > 0 else "cpu",
-            quality=quality, diversity=diversity,
-        )  # fmt: skip
-
-    def _stages_of(self, source: Source) -> tuple[TrialStage, ...]:
-        if source.name not in self._stages:
-            self._stages[source.name] = stages_of(source, self.experiment)
-        return self._stages[source.name]
-
-
-def stages_of(source: Source, experiment: Experiment) -> tuple[TrialStage, ...]:
-    """The stages of a source, with the lengths that the experiment gives them."""
-    out = []
-    for stage in source.stages:
-        length = experiment.stages.get(stage.name)
-        training = length.apply(experiment.training) if length else experiment.training
-        out.append(TrialStage(splits=stage.splits, weighted=stage.weighted, training=training))
-    return tuple(out)
-
-
-def _source_of(splits: tuple[str, ...]) -> str:
-    """The source that trains on exactly these splits, in one stage."""
-    return next(s.name for s in SOURCES.values() if len(s.stages) == 1 and s.splits == splits)
-
-
 def describe(job: Job) -> str:
     """A job in one line, for messages."""
     trial = job.trial
     parts = [trial.task.name, trial.source, job.label, f"seed {trial.seed}"]
     if trial.fraction is not None and trial.fraction != 1.0:
         parts.append(f"real {trial.fraction:.0%}")
+    if trial.fold is not None:
+        parts.append(f"fold {trial.fold.number + 1} of {trial.fold.of}")
     parts += [variant for variant in job.variants[:1] if variant]
     return " · ".join(parts)
 
@@ -275,35 +179,3 @@ def label(choice: MethodChoice, defaults: Mapping[str, Any], details: Collection
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _check_labels(methods: list[tuple[str, list[MethodInfo]]]) -> None:
-    """Raises if two different methods of a source would have the same label."""
-    choices: dict[tuple[str, str], MethodChoice] = {}
-    for source, infos in methods:
-        for info in infos:
-            if choices.setdefault((source, info.label), info.choice) != info.choice:
-                raise UserError(
-                    f"grid: two methods on {source} would both be called {info.label!r} in tables; they differ only in "
-                    "settings that are no part of the name. Put them into two experiments."
-                )
-
-
-def _check_source(task: Task, source: Source) -> None:
-    missing = [name for name in source.splits if name not in task.digests]
-    if missing:
-        splits = sorted(set(task.digests) - {"validation", "test"})
-        raise UserError(
-            f"benchmark {task.name!r} has no split {missing[0]!r}, which the source {source.name!r} needs; "
-            f"it has {splits}"
-        )
-
-
-def _ordered(jobs: list[Job]) -> list[Job]:
-    """Jobs by seed, so that an interrupted run has complete seeds; within a seed, by number of dependents."""
-    dependents = {job.trial.id: 0 for job in jobs}
-    for job in jobs:
-        for checker in job.trial.checkers:
-            dependents[checker] += 1
-    seeds = {seed: i for i, seed in enumerate(dict.fromkeys(job.trial.seed for job in jobs))}
-    return sorted(jobs, key=lambda job: (seeds[job.trial.seed], bool(job.trial.checkers), -dependents[job.trial.id]))

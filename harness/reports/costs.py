@@ -9,11 +9,17 @@ Neither account charges evaluation and device warm-up, which belong to the measu
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
 
 from harness.phases import Phase
 from harness.reports.grid import Cells, Key, baseline_of, by_seed, finished
 
+#: Column with the ids of the checkers of all folds, which together are a diversity checker.
+FOLDS = "diversity_folds"
 #: column with the checker's id -> column with its seconds
 CHECKERS = {"quality_checker": "quality checker", "diversity_checker": "diversity checker"}
 NOT_CHARGED = (Phase.EVALUATE, Phase.WARM_UP)
@@ -42,11 +48,12 @@ def accounts(trials: pd.DataFrame) -> pd.DataFrame:
     # the marginal cost of a checker for each trial that uses it
     share = (score + own.where(~done["requested"].astype(bool), 0.0)) / users.reindex(done.index)
     out = pd.DataFrame({"own": own})
+    ids = {role: _checker_ids(done, role) for role in CHECKERS}
     for role, name in CHECKERS.items():
-        out[name] = _checker_cost(done[role], own)
-    out["scoring"] = sum(_checker_cost(done[role], score) for role in CHECKERS)
+        out[name] = _checker_cost(ids[role], own)
+    out["scoring"] = sum(_checker_cost(ids[role], score) for role in CHECKERS)
     out["stand_alone"] = out[["own", *CHECKERS.values(), "scoring"]].sum(axis=1, skipna=False)
-    out["marginal"] = own + sum(_checker_cost(done[role], share) for role in CHECKERS)
+    out["marginal"] = own + sum(_checker_cost(ids[role], share) for role in CHECKERS)
     return out
 
 
@@ -65,6 +72,21 @@ def ratio(costs: Cells, key: Key, account: str) -> float:
     return float(pairs.iloc[:, 0].mean() / pairs.iloc[:, 1].mean()) if len(pairs) else float("nan")
 
 
+def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """The positions of the points on the Pareto front, by ascending cost.
+
+    A point is on the front if no other costs at most as much and scores at least as high, one of the two strictly.
+    Equal points are on it together. Points with a NaN are never on it.
+    """
+    known = [i for i in range(len(costs)) if not math.isnan(costs[i] + scores[i])]
+    front: list[int] = []
+    for i in sorted(known, key=lambda i: (costs[i], -scores[i])):
+        equal = bool(front) and (costs[i], scores[i]) == (costs[front[-1]], scores[front[-1]])
+        if not front or scores[i] > scores[front[-1]] or equal:
+            front.append(i)
+    return front
+
+
 def total_seconds(trials: pd.DataFrame) -> float:
     """All phases of all finished trials, each trial once."""
     return float(_once(trials)[[phase.key for phase in phases(trials)]].to_numpy(dtype=float, na_value=0.0).sum())
@@ -78,9 +100,18 @@ def _once(trials: pd.DataFrame) -> pd.DataFrame:
 def _users(done: pd.DataFrame) -> pd.Series[int]:
     """Number of finished, requested trials that use each checker's scores."""
     users = done[done["requested"].astype(bool)]
-    return users[list(CHECKERS)].stack().value_counts()
+    ids: pd.Series[Any] = pd.concat([_checker_ids(users, role).explode().dropna() for role in CHECKERS])
+    return ids.value_counts()
 
 
-def _checker_cost(ids: pd.Series[str], cost: pd.Series[float]) -> pd.Series[float]:
-    """``cost`` of the checker in ``ids``: zero without a checker, NaN for an unknown one."""
-    return ids.map(cost).astype(float).where(ids.notna(), 0.0)
+def _checker_ids(trials: pd.DataFrame, role: str) -> pd.Series[Any]:
+    """The ids of the checkers that have a role for each trial, as tuples."""
+    single = [() if pd.isna(id_) else (id_,) for id_ in trials[role]]
+    folds = trials[FOLDS] if role == "diversity_checker" and FOLDS in trials else [()] * len(trials)
+    return pd.Series([(*one, *more) for one, more in zip(single, folds, strict=True)], trials.index, dtype=object)
+
+
+def _checker_cost(ids: pd.Series[Any], cost: pd.Series[float]) -> pd.Series[float]:
+    """The sum of ``cost`` over the checkers in ``ids``: zero without a checker, NaN with an unknown one."""
+    known = cost.to_dict()
+    return ids.map(lambda checkers: float(sum(known.get(id_, float("nan")) for id_ in checkers))).astype(float)

@@ -29,6 +29,8 @@ from harness.reports.state import find_parent, read_plan, state_key
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "interrupted"}
 IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "variant")
 RUNTIME = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second")
+#: What trials record beside metrics and runtime, where it applies.
+RECORDED = ("quality_temperature", "diversity_temperature")
 #: Columns of earlier versions.
 RENAMED = {"seconds_tokenise": "seconds_tokenize"}
 
@@ -41,6 +43,16 @@ def load(name: str, reader: Reader) -> Results:
     """
     parent, entries = find_parent(name, reader), reader.trials()
     return _Loader(read_plan(name, parent, entries, reader), entries, reader).results(parent)
+
+
+def load_trials(name: str, reader: Reader) -> pd.DataFrame:
+    """``Results.trials`` of an experiment alone: weights, texts and scores are not read.
+
+    Raises:
+        UserError: the ledger has no run of the experiment.
+    """
+    parent, entries = find_parent(name, reader), reader.trials()
+    return _Loader(read_plan(name, parent, entries, reader), entries, reader).trials()
 
 
 class _Loader:
@@ -86,6 +98,14 @@ class _Loader:
             self._predictions,
         )
 
+    def trials(self) -> pd.DataFrame:
+        rows = []
+        for trial in self.plan.trials:
+            entry = self.entries.get(trial.trial)
+            row = self._row(trial, entry, self._history(entry))
+            rows += [_identity(trial, variant) | row for variant in trial.variants or [""]]
+        return pd.DataFrame(rows)
+
     def _history(self, entry: Entry | None) -> History | None:
         content = self._artifact(entry, History.FILE)
         return History.from_bytes(content) if content else None
@@ -100,13 +120,14 @@ class _Loader:
         row: dict[str, Any] = {
             "status": status, "error": "" if entry is None or status == "finished" else entry.error,
             "requested": trial.requested, "quality_checker": trial.quality_checker,
-            "diversity_checker": trial.diversity_checker, "device": "", "threads": trial.threads,
+            "diversity_checker": trial.diversity_checker, "diversity_folds": tuple(trial.diversity_folds), "device": "",
+            "threads": trial.threads,
         }  # fmt: skip
         if history is None or entry is None:
             return row
         chosen = history.chosen(self.rule)
         metrics = {RENAMED.get(key, key): value for key, value in entry.metrics.items()}
-        runtime = {k: v for k, v in metrics.items() if k.startswith(("seconds_", "llm_")) or k in RUNTIME}
+        runtime = {k: v for k, v in metrics.items() if k.startswith(("seconds_", "llm_")) or k in (*RUNTIME, *RECORDED)}
         device = {"device": entry.tags.get("env.device", "")}
         return row | {"epoch": int(chosen["epoch"])} | _metrics(chosen) | runtime | device
 

@@ -1,32 +1,34 @@
-"""Writes a report: an HTML page, the same in Markdown, figures, and CSV files."""
+"""Writes a report: an HTML page, the same in Markdown, its tables in LaTeX, figures, and CSV files."""
 
 from __future__ import annotations
 
 import base64
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.files import write_atomically
 from harness.metrics import PRIMARY, SCORES
 from harness.phases import Phase
-from harness.reports import figures, formatting, pooled_tables, tables
+from harness.reports import figures, formatting, latex, pooled_tables, tables
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
+from harness.reports.folder import EXPERIMENT, IDENTITY, PAGE, RUNTIME, TRIALS
+from harness.reports.reference import reference
+from harness.reports.rendering import environment
 from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
 from harness.reports.state import report_key
 from harness.reports.tables import Table
 
-__all__ = ["report_key", "write"]
+__all__ = ["render", "report_key", "save", "write"]
 
-IDENTITY = ["benchmark", "source", "method", "fraction", "variant", "seed", "trial", "requested", "status"]
 INTEGERS = {"seed", "epoch", "threads"}
 EPOCH_RULES = {
     "last": "All numbers are from the last epoch.",
@@ -46,34 +48,50 @@ class Section:
 
 
 def write(results: Results, folder: Path) -> Path:
-    """Write the report into ``folder`` and return the path of its page.
+    """Write the report into ``folder`` and return the path of its page; see ``render`` and ``save``."""
+    return save(render(results), folder)
 
-    ``report.html`` needs no other file and no network; it is written last, so that its key (see ``report_key``) stands
-    for a complete report. ``trials.csv`` holds no times and no paths: two runs of the same experiment with the same
-    numbers give the same bytes. Times and memory are in ``runtime.csv``. Each file is written atomically.
+
+def save(files: Mapping[str, bytes], folder: Path) -> Path:
+    """Write the files of a report into ``folder``, each atomically, and return the path of its page."""
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return folder / PAGE
+
+
+def render(results: Results) -> dict[str, bytes]:
+    """The files of a report, by their path in its folder.
+
+    ``report.html`` needs no other file and no network; it is the last file, so that once it is written, its key (see
+    ``report_key``) stands for a complete report. ``trials.csv`` holds no times and no paths: two runs of the same
+    experiment with the same numbers give the same bytes. Times and memory are in ``runtime.csv``.
     """
     sections = _sections(results)
+    files: dict[str, bytes] = {}
     for section in sections:
         for drawing in section.drawings:
-            drawing.save(folder / "figures")
+            files |= {f"figures/{name}": content for name, content in drawing.files().items()}
     order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
     times = [phase.key for phase in Phase if phase.key in order]
-    _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / "trials.csv")
+    files[TRIALS] = _csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS])
     measured = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
-    _write_csv(order, [*IDENTITY, *times, *MACHINE, *measured], folder / "runtime.csv")
+    files[RUNTIME] = _csv(order, [*IDENTITY, *times, *MACHINE, *measured])
     if results.meta.get("experiment"):
-        write_atomically(folder / "experiment.yaml", results.meta["experiment"].encode())
+        files[EXPERIMENT] = results.meta["experiment"].encode()
     context = _context(results, sections)
-    for name in ("report.md", "report.html"):
-        page = _environment().get_template(f"{name}.j2").render(context)
-        write_atomically(folder / name, page.encode())
-    return folder / "report.html"
+    files["tables.tex"] = latex.document(
+        context["name"], [(section.title, section.tables) for section in sections]
+    ).encode()
+    for name in ("report.md", PAGE):
+        page = environment(data_url=_data_url).get_template(f"{name}.j2").render(context)
+        files[name] = page.encode()
+    return files
 
 
 def _sections(results: Results) -> list[Section]:
     drawings = figures.draw(results)
     section_tables: dict[str, list[Table]] = {
-        "Accuracy": [tables.accuracy(results)],
+        "Accuracy": [tables.accuracy(results), reference(results)],
         "Gain over CE": [
             pooled_tables.pooled_gains(results),
             *(tables.gains(results, metric, folded=metric is not PRIMARY) for metric in SCORES),
@@ -131,14 +149,14 @@ def _facts(meta: dict[str, Any]) -> dict[str, str]:
     return {label: value for label, value in facts.items() if value}
 
 
-def _write_csv(frame: pd.DataFrame, columns: list[str], path: Path) -> None:
+def _csv(frame: pd.DataFrame, columns: list[str]) -> bytes:
     """Floats by ``repr``, which reads back to the same bits; unknown values are empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for values in zip(*(frame[column] for column in columns), strict=True):
         writer.writerow([_field(column, value) for column, value in zip(columns, values, strict=True)])
-    write_atomically(path, buffer.getvalue().encode())
+    return buffer.getvalue().encode()
 
 
 def _field(column: str, value: Any) -> str:
@@ -149,18 +167,5 @@ def _field(column: str, value: Any) -> str:
     return repr(float(value)) if isinstance(value, float) else str(value)
 
 
-def _environment() -> Environment:
-    templates = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(templates),
-        autoescape=lambda name: bool(name and name.endswith(".html.j2")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = formatting.markdown
-    environment.filters["data_url"] = lambda drawing: (
-        "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")
-    )
-    return environment
+def _data_url(drawing: Drawing) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")

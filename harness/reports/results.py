@@ -32,7 +32,8 @@ class Results:
             ``benchmark``, ``source``, ``method`` (display label), ``seed``, ``fraction`` (share of ``real_small``
             used; NaN where the trial does not depend on it), ``variant`` ("" without a sweep), ``status`` (finished,
             failed, interrupted or missing), ``error``, ``requested`` (False if the trial is planned only as a
-            checker), ``quality_checker`` and ``diversity_checker`` (ids or None), ``epoch`` (the chosen one),
+            checker), ``quality_checker`` and ``diversity_checker`` (ids or None), ``diversity_folds`` (ids of the
+            checkers of all folds, a tuple), ``epoch`` (the chosen one),
             ``train_loss``, ``validation_`` and ``test_`` ``accuracy``, ``f1``, ``loss`` (the first two in [0, 1],
             macro F1), ``weight_mean``, ``weight_min``, ``weight_max``, ``weight_clipped`` (share), ``weight_ess``
             (effective sample size / n), ``seconds_*`` (one column a phase; ``seconds_score`` is the writing of scores

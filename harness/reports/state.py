@@ -40,7 +40,10 @@ def state_key(parent: Entry, plan: PlanRecord, entries: Mapping[str, Entry]) -> 
 
     Trials of other experiments in the same ledger do not count. The checkers of planned trials do.
     """
-    checkers = {id_ for trial in plan.trials for id_ in (trial.quality_checker, trial.diversity_checker) if id_}
+    checkers = {
+        id_ for trial in plan.trials
+        for id_ in (trial.quality_checker, trial.diversity_checker, *trial.diversity_folds) if id_
+    }  # fmt: skip
     ids = sorted(({trial.trial for trial in plan.trials} | checkers) & entries.keys())
     runs = [(id_, entries[id_].run, entries[id_].status, len(entries[id_].metrics)) for id_ in ids]
     return digest(__version__, dict(parent.tags), dict(parent.metrics), plan.to_bytes().decode(), runs)[:32]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from harness.config.experiment import Training
@@ -35,20 +35,33 @@ def load_tokenizer(encoder: str) -> Any:
     return AutoTokenizer.from_pretrained(path, use_fast=True, **revision)
 
 
-def load_classifier(encoder: str, classes: int, seed: int, attention: str) -> nn.Module:
+def load_classifier(encoder: str, classes: int, seed: int, attention: str, layers: int | None = None) -> nn.Module:
     """The encoder with a new head for C classes, initialized from the seed's stream "initialisation"; float32.
 
     Seeds the global random generators; later parts of a trial seed them again from their own streams.
 
+    Args:
+        encoder: see ``harness.encoders.locate``.
+        classes: number of classes C.
+        seed: the trial's seed.
+        attention: ``sdpa`` or ``eager``.
+        layers: how many transformer layers are kept, counted from the input; None for all.
+
     Raises:
-        TrialError: the encoder does not support this attention.
+        TrialError: the encoder does not support this attention, or has fewer layers.
     """
     path, revision = _split_revision(encoder)
+    options: dict[str, Any] = dict(revision)
+    if layers is not None:
+        known = getattr(AutoConfig.from_pretrained(path, **revision), "num_hidden_layers", 0)
+        if layers > known:
+            raise TrialError(f"the encoder {encoder!r} has {known} layers: expected at most as many, found {layers}")
+        options["num_hidden_layers"] = layers  # the weights of the other layers are not loaded
     torch.manual_seed(derive(seed, "initialisation"))
     try:
         with _quiet():
             model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-                path, num_labels=classes, attn_implementation=attention, dtype=torch.float32, **revision
+                path, num_labels=classes, attn_implementation=attention, dtype=torch.float32, **options
             )
     except ValueError as error:
         if "attn_implementation" not in str(error):
@@ -63,9 +76,9 @@ def make_classifier(encoder: str, classes: int, seed: int, training: Training) -
     """The classifier that trials train: as loaded, but faster.
 
     Raises:
-        TrialError: the encoder does not support this attention.
+        TrialError: the encoder does not support this attention, or has fewer layers than ``training.layers``.
     """
-    model = load_classifier(encoder, classes, seed, training.attention)
+    model = load_classifier(encoder, classes, seed, training.attention, training.layers)
     if training.activations == "used":
         skip_unused(model)
     replace_dropout(model)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from harness.checkers.scores import Scores, load_scores, save_scores, scores_exist
+from harness.checkers.scores import Scores, join, load_scores, save_scores, scores_exist
+from harness.checkers.temperature import calibrated, fit_temperature
 from harness.config.sources import REAL_SPLITS, SOURCES, weighed_splits
-from harness.data.selection import select
+from harness.data.selection import select, select_scored
 from harness.data.split import IntArray, Split
 from harness.data.split_files import load_split
 from harness.data.tokens import Tokens, tokenize
@@ -20,7 +21,7 @@ from harness.errors import TrialError, UserError
 from harness.methods import AnyMethod, AnyPredictor, Predictor, SourceInfo, make_method
 from harness.methods.ce import CrossEntropy
 from harness.phases import Phase
-from harness.planning.trials import Job, Trial, TrialStage
+from harness.planning.trials import ROLES, Job, Role, Trial, TrialStage
 from harness.seeds import derive
 from harness.store import Store
 from harness.training.classifier import load_tokenizer, make_classifier
@@ -53,6 +54,8 @@ def run(job: Job, store: Store, report: Report) -> TrialResult:
     group = ProcessGroup.here(job.trial.device)
     stored = load_result(job.trial, store)
     if stored is not None and scores_exist(job.trial.id, job.scores.values(), store):
+        if group.first:
+            _calibrate(job, stored, store)
         for entry in stored.history:
             report(entry)
         return stored
@@ -63,6 +66,7 @@ def run(job: Job, store: Store, report: Report) -> TrialResult:
     else:
         result = _train(job, method, store, report, group)
     if group.first:
+        _calibrate(job, result, store)
         save_result(job.trial, result, store)
     return result
 
@@ -116,6 +120,7 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, group: Pro
     rows_trained = sum(outcome.rows_trained for outcome in outcomes)
     runtime = timer.runtime()
     runtime |= {"rows_per_second": rows_trained / timer.seconds[Phase.TRAIN]} | peak_memory_mb(group.device)
+    runtime |= _temperatures(trial, store)
     arrays = {name: np.stack([v for o in outcomes for v in o.predictions[name]]) for name in evaluation}
     arrays["weights"] = _all_weights(trial, splits, outcomes)
     history = [entry for outcome in outcomes for entry in outcome.history]
@@ -150,7 +155,7 @@ def _score(
 ) -> None:  # fmt: skip
     """Stores the model's log-probabilities for the rows of these splits."""
     splits = {name: load_split(digest, store) for name, digest in digests.items()}
-    rows = select(tuple(digests), splits, trial.fraction, trial.seed)
+    rows = select_scored(tuple(digests), splits, trial.fraction, trial.seed, trial.fold)
     tokens = tokens_of(trial, rows, store)
     if vocabulary is not None:
         trainings = [(stage.training, outcome.steps) for stage, outcome in zip(trial.stages, outcomes, strict=True)]
@@ -161,18 +166,31 @@ def _score(
         save_scores(Scores(trial.id, rows.ids, log_probs), digests, store)
 
 
+def _calibrate(job: Job, result: TrialResult, store: Store) -> None:
+    """Stores calibrated scores where they are wanted and missing: no training or forward pass is needed for them."""
+    trial = job.trial
+    missing = [d for d in job.calibrated_scores if not scores_exist(trial.id, (), store, [d])]
+    if not missing:
+        return
+    validation = load_split(trial.task.digests["validation"], store)
+    temperature = fit_temperature(result.arrays["validation"][-1], validation.labels)
+    for digests in missing:
+        scores = load_scores(trial.id, digests, store)
+        values = calibrated(scores.log_probabilities, temperature).astype(np.float32)
+        save_scores(replace(scores, log_probabilities=values, temperature=temperature), digests, store)
+
+
 def _inputs(
     trial: Trial, stage: TrialStage, method: AnyMethod, splits: dict[str, Split],
     evaluation: dict[str, tuple[Split, Tokens]], tokens_of_rows: Tokenizer, store: Store, timer: PhaseTimer,
 ) -> Inputs:  # fmt: skip
     """The rows of a stage with the data that its method needs. Calls ``method.prepare``."""
     with timer.phase(Phase.LOAD):
-        source = select(stage.splits, splits, trial.fraction, trial.seed)
+        source = select(stage.splits, splits, trial.fraction, trial.seed, trial.fold)
         weighed, rows = _weighed_rows(trial, stage, splits, source)
         quality = diversity = None
         if stage.weighted:
-            checkers = (trial.quality, trial.diversity)
-            quality, diversity = (_scores(trial, checker, rows, store) for checker in checkers)
+            quality, diversity = (_aligned(_scores(trial, role, store), rows) for role in ROLES)
     with timer.phase(Phase.TOKENIZE):
         tokens = tokens_of_rows(source)
     is_real = None
@@ -184,7 +202,7 @@ def _inputs(
     needs = method.needs_with(method.settings)
     real = select(("real_small",), splits, trial.fraction, trial.seed) if "real" in needs else None
     real_labels = None if real is None else real.labels
-    method.prepare(SourceInfo(rows.labels, len(trial.task.labels), real_labels, is_real))
+    method.prepare(SourceInfo(rows.labels, len(trial.task.labels), real_labels, is_real, diversity))
     real_inputs = None
     if real is not None and needs & {"gradients", "inner_training"}:  # other methods only use the labels
         real_inputs = (real, tokens_of_rows(real))
@@ -241,7 +259,7 @@ def _all_weights(trial: Trial, splits: dict[str, Split], outcomes: list[Outcome]
 
 def training_rows(trial: Trial, splits: dict[str, Split]) -> Split:
     """The rows of the trial's source."""
-    return select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed)
+    return select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed, trial.fold)
 
 
 def _vocabulary(
@@ -276,12 +294,25 @@ def tokens_of(trial: Trial, split: Split, store: Store) -> Tokens:
     )
 
 
-def _scores(trial: Trial, checker: str | None, rows: Split, store: Store) -> FloatArray | None:
-    """A checker's log-probabilities for the rows that are weighed, float32 [m, C]."""
-    if checker is None:
-        return None
+def _scores(trial: Trial, role: Role, store: Store) -> list[Scores]:
+    """The scores of the rows that are weighed, of each checker in a role."""
     digests = {name: trial.task.digests[name] for name in SOURCES[trial.source].weighed}
-    return load_scores(checker, digests, store).aligned(rows)
+    checkers = trial.checkers_of(role)
+    return [load_scores(checker, digests, store, role in trial.calibrated) for checker in checkers]
+
+
+def _aligned(scores: list[Scores], rows: Split) -> FloatArray | None:
+    """The log-probabilities of these rows, float32 [m, C]; None without a checker."""
+    return join(scores).aligned(rows) if scores else None
+
+
+def _temperatures(trial: Trial, store: Store) -> dict[str, float]:
+    """The temperatures of the calibrated scores that a trial uses, the mean over several checkers."""
+    parts = {role: _scores(trial, role, store) for role in trial.calibrated}
+    return {
+        f"{role}_temperature": float(np.mean([part.temperature or np.nan for part in scores]))
+        for role, scores in parts.items()
+    }
 
 
 def _reset(trial: Trial, group: ProcessGroup) -> None:

@@ -22,10 +22,11 @@ class TrialResult:
 
     Attributes:
         history: metrics of every evaluation.
-        runtime: seconds by phase, peak memory in MB, rows per second of training.
+        runtime: seconds by phase, peak memory in MB, rows per second of training, temperatures of calibrated scores.
         environment: device, threads, versions.
         arrays: ``test`` and ``validation`` log-probabilities, float32 [evaluations, rows, C]; ``weights``, float32
-            [evaluations, n] over the rows of all splits of the source, NaN for rows that were not trained on. Without
+            [evaluations, n] over the rows of all splits of the source without the trial's fold, NaN for rows that were
+            not trained on. Without
             training ``test`` alone, NaN in the rows without a prediction.
     """
 
@@ -37,17 +38,31 @@ class TrialResult:
 
 def save_result(trial: Trial, result: TrialResult, store: Store) -> None:
     """Stores a result under the trial's id."""
-    text = json.dumps([result.history, result.runtime, result.environment])
-    store.put("trials", trial.id, text=np.frombuffer(text.encode(), np.uint8), **result.arrays)
+    store.put("trials", trial.id, **pack(result))
 
 
 def load_result(trial: Trial, store: Store) -> TrialResult | None:
     """The stored result of a trial, or None."""
     blob = store.get("trials", trial.id)
-    if blob is None:
-        return None
-    history, runtime, versions = json.loads(blob.pop("text").tobytes().decode())
-    return TrialResult(history, runtime, versions, blob)
+    return None if blob is None else unpack(blob)
+
+
+def pack(result: TrialResult) -> Arrays:
+    """A result as named arrays: its own, and all else as JSON in ``text``."""
+    text = json.dumps([result.history, result.runtime, result.environment])
+    return {"text": np.frombuffer(text.encode(), np.uint8), **result.arrays}
+
+
+def unpack(arrays: Arrays) -> TrialResult:
+    """The result in arrays made by ``pack``.
+
+    Raises:
+        ValueError: they were not.
+    """
+    if "text" not in arrays:
+        raise ValueError(f"expected an array 'text', found {sorted(arrays)}")
+    history, runtime, versions = json.loads(arrays["text"].tobytes().decode())
+    return TrialResult(history, runtime, versions, {name: values for name, values in arrays.items() if name != "text"})
 
 
 def environment(group: ProcessGroup) -> dict[str, str]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.checkers.scores import Scores, load_scores, save_scores, scores_exist, scores_key
+from harness.checkers.scores import Scores, join, load_scores, save_scores, scores_exist, scores_key
 from harness.data.split import Split
 from harness.errors import TrialError
 from harness.store import Store
@@ -35,6 +35,19 @@ def test_kept_by_checker_and_content(tmp_path):
         )
 
 
+def test_calibrated_scores_are_kept_beside_the_others(tmp_path):
+    store = Store(str(tmp_path))
+    save_scores(Scores("t1", SOURCE.ids, TABLE), DIGESTS, store)
+    assert not scores_exist("t1", [DIGESTS], store, [DIGESTS])
+    with pytest.raises(TrialError, match="checker t1 has not scored generated: its calibrated scores are not in the"):
+        load_scores("t1", DIGESTS, store, calibrated=True)
+    save_scores(Scores("t1", SOURCE.ids, TABLE[::-1], 1.5), DIGESTS, store)
+    assert scores_exist("t1", [DIGESTS], store, [DIGESTS])
+    assert load_scores("t1", DIGESTS, store).temperature is None
+    assert np.array_equal(load_scores("t1", DIGESTS, store).log_probabilities, TABLE)
+    assert load_scores("t1", DIGESTS, store, calibrated=True).temperature == 1.5
+
+
 def test_alignment_by_id():
     scores = Scores("t1", ("c", "a", "b", "more"), np.vstack([TABLE[[2, 0, 1]], TABLE[:1]]))
     assert np.array_equal(scores.aligned(SOURCE), TABLE)
@@ -59,3 +72,18 @@ def test_what_is_no_distribution_is_refused(value):
 def test_certain_scores_are_fine():
     table = np.float32([[0.0, -np.inf]] * 3)
     assert np.array_equal(Scores("t1", SOURCE.ids, table).aligned(SOURCE), table)
+
+
+def test_scores_of_several_checkers_are_joined():
+    parts = [Scores("t1", ("c",), TABLE[[2]]), Scores("t2", ("b", "a"), TABLE[[1, 0]])]
+    assert np.array_equal(join(parts).aligned(SOURCE), TABLE)
+    assert join(parts[:1]) is parts[0]
+    with pytest.raises(TrialError) as caught:
+        join(parts[:1]).aligned(SOURCE)
+    assert "checker t1 has no score for 2 of 3 rows of generated, first 'a'" in str(caught.value)
+
+
+def test_a_row_that_two_checkers_have_scored():
+    with pytest.raises(TrialError) as caught:
+        join([Scores("t1", ("c", "a"), TABLE[[2, 0]]), Scores("t2", ("b", "a"), TABLE[[1, 0]])])
+    assert str(caught.value) == "checkers t1 and t2 have both scored row 'a'"

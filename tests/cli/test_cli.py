@@ -21,7 +21,10 @@ from harness.ledger.mlflow_ledger import Ledger
 from harness.paths import Paths
 from tests.commands import Home, end, family, gone, wait_for_server
 
-COMMANDS = [[], ["run"], ["plan"], ["report"], ["ui"], ["show"], ["list"], ["list", "methods"], ["list", "benchmarks"]]
+COMMANDS = [
+    [], ["run"], ["plan"], ["report"], ["compare"], ["ui"], ["show"], ["list"], ["list", "methods"],
+    ["list", "benchmarks"],
+]  # fmt: skip
 
 
 @pytest.fixture

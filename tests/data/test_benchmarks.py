@@ -200,3 +200,24 @@ def test_a_variant_of_a_benchmark_is_three_lines(tiny_benchmark, tmp_path):
     assert variant.name == "variant"
     loaded = load(variant, ["generated", "noisy"])
     assert (loaded["generated"].labels != loaded["noisy"].labels).sum() == 12
+
+
+def test_a_variant_divides_a_pool_as_its_original_does(tmp_path):
+    words = [f"{a}{b}" for a in "abcdefgh" for b in "stuvwxyz"]
+    rows = [f"{label} {word} text,{label}" for word in words for label in ("no", "yes")]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    (tmp_path / "original.yaml").write_text(
+        "labels: ['no', 'yes']\npools: {all: {file: rows.csv}}\nsplits:\n  real_small: {pool: all, rows: 20}\n"
+        "  validation: {pool: all, rows: 20}\n  test: {pool: all, rows: 40}\n  generated: {file: rows.csv}\n"
+    )
+    real = "include: original.yaml\nsplits: {generated: {pool: all, rows: 40}}\n"
+    (tmp_path / "other.yaml").write_text(real)
+    (tmp_path / "variant.yaml").write_text(f"{real}division: original\n")
+    names = ["real_small", "validation", "test", "generated"]
+    original, other, variant = (
+        {name: split.ids for name, split in load(resolve(str(tmp_path / f"{file}.yaml")), names).items()}
+        for file in ("original", "other", "variant")
+    )
+    assert all(variant[name] == original[name] != other[name] for name in names[:3])
+    assert len(variant["generated"]) == 40, "a split replaces the included one"
+    assert not set(variant["generated"]) & {id_ for name in names[:3] for id_ in variant[name]}

@@ -9,9 +9,10 @@ import pytest
 
 from harness.config.benchmark import Benchmark, DataSource
 from harness.config.schema import parse
-from harness.data.benchmarks import load, resolve, row_texts
+from harness.data.benchmarks import load, resolve
 from harness.data.near_duplicates import matches
 from harness.data.readers import MIRROR, fingerprint, read
+from harness.data.split import row_texts
 from harness.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"

@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 
 from harness.config.experiment import MethodChoice, Training
 from harness.errors import UserError
-from harness.ledger.entries import SqliteReader, finished
+from harness.ledger.entries import Entry, SqliteReader, finished
 from harness.ledger.mlflow_ledger import Ledger
+from harness.ledger.report_artifacts import attach_report
 from harness.paths import Paths
 from harness.planning.trials import Job, Task, Trial, TrialStage
 from tests.cli.test_cli import free_port
@@ -118,6 +119,40 @@ def test_a_local_ledger_is_read_without_mlflow_and_alike(ledger: Ledger, uri: st
     entry = reader.trials()[job(0).trial.id]
     assert reader.artifact(entry, "history.json") == ledger.artifact(entry, "history.json") is not None
     assert reader.artifact(entry, "no.such") is None
+
+
+def test_the_report_of_an_experiment_is_replaced(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    parent = SqliteReader(uri).parents()["toys"]
+    attach_report(parent, {"report.html": b"1", "figures/old.svg": b"1"}, uri, tmp_path / "home")
+    attach_report(parent, {"report.html": b"2", "figures/new.svg": b"2"}, uri, tmp_path / "home")
+    assert ledger.artifact(parent, "report/report.html") == b"2"
+    paths = [item.path for item in MlflowClient(uri).list_artifacts(parent.run, "report/figures")]
+    assert paths == ["report/figures/new.svg"]
+    assert ledger.artifact(parent, "experiment.yaml") == b"name: toys\n", "the others stay"
+
+
+def test_a_copied_ledger_keeps_its_own_report(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    copy = SqliteReader(f"sqlite:///{tmp_path / 'copy' / 'mlflow.db'}")
+    attach_report(copy.parents()["toys"], {"report.html": b"copy"}, copy.uri, tmp_path / "copy")
+    assert ledger.artifact(ledger.parents()["toys"], "report/report.html") is None
+    assert [path.read_bytes() for path in (tmp_path / "copy").rglob("report.html")] == [b"copy"]
+
+
+def test_a_report_without_a_folder_for_it_is_refused(tmp_path: Path) -> None:
+    parent = Entry("run", "FINISHED", 0, artifacts=(tmp_path / "elsewhere").as_uri())
+    with pytest.raises(UserError, match="elsewhere, is not on this machine"):
+        attach_report(parent, {"report.html": b""}, "http://127.0.0.1:1", tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_artifact_store_that_refuses_is_a_user_error(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("AccessDenied by s3://me:secret@bucket")
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", refuse)
+    with pytest.raises(UserError, match=r"AccessDenied by s3://me:\*\*\*@bucket"):
+        ledger.replace_files(ledger.parents()["toys"], "report", {"report.html": b""})
 
 
 def test_a_metric_that_is_not_a_number_is_read_as_such(ledger: Ledger, uri: str) -> None:
@@ -353,6 +388,12 @@ def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (tmp_path / "back.parquet").write_bytes(raw)
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "back.parquet"), FRAME)
         assert list((tmp_path / "artifacts").rglob("weights.parquet")), "the artifact went through the server"
+        parent = again.parents()["toys"]
+        for name in ("old", "new"):
+            files = {"report.html": name.encode(), f"figures/{name}.svg": b""}
+            attach_report(parent, files, paths.tracking_uri, paths.home)
+        assert again.artifact(parent, "report/report.html") == b"new"
+        assert [path.name for path in (tmp_path / "artifacts").rglob("*.svg")] == ["new.svg"]
         assert not (tmp_path / "home" / "artifacts").exists()
     finally:
         end(server)

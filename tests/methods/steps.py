@@ -38,9 +38,16 @@ def make_step(
 
 
 def make(name: str, classes: int = 3, **settings: Any) -> AnyMethod:
-    """A method by name, prepared on a source in which every class occurs and every second row is real."""
+    """A method by name, prepared on a source in which every class occurs and every second row is real;
+    the diversity checker's scores are random."""
     kind = methods.get(name)
     method = kind(kind.settings_type()(**settings))
     source = np.arange(8 * classes) % classes
-    method.prepare(SourceInfo(source, classes, np.append(np.arange(classes), 0), np.arange(len(source)) % 2 == 1))
+    scores = np.random.Generator(np.random.PCG64(3)).dirichlet(np.ones(classes), len(source))
+    method.prepare(
+        SourceInfo(
+            source, classes, np.append(np.arange(classes), 0), np.arange(len(source)) % 2 == 1,
+            np.log(scores).astype(np.float32),
+        )
+    )  # fmt: skip
     return method

@@ -127,7 +127,7 @@ def test_only_what_it_declares_is_needed(name):
         probabilities=False,
     )
     assert torch.equal(make(name).weights(bare), make(name).weights(full))
-    assert needs <= {"quality", "diversity", "real", "inner_training"}
+    assert needs <= {"quality", "diversity", "out_of_fold", "real", "inner_training"}
 
 
 @every_method
@@ -164,6 +164,7 @@ def test_the_score_of_rho_is_the_log_of_dimps_weight():
         ("rho", {"share": 1}, "any", None),
         ("mix", {"alpha": 0.5}, None, None),
         ("relabel", {}, "any", None),
+        ("confident", {}, None, "certain"),
     ],
 )
 def test_identities_with_cross_entropy(name, options, quality, diversity):
@@ -177,6 +178,11 @@ def test_identities_with_cross_entropy(name, options, quality, diversity):
         from harness.methods import SourceInfo
 
         method.prepare(SourceInfo(np.array([0, 0, 1, 2] * 5), CLASSES, np.array([0, 0, 1, 2])))
+    if name == "confident":
+        from harness.methods import SourceInfo
+
+        labels = step.labels.numpy()
+        method.prepare(SourceInfo(labels, CLASSES, None, diversity=np.array(diversity, np.float32)))
     same = make_step(step.logits.tolist(), step.labels, quality, diversity, probabilities=False)
     weights, ones = method.weights(same), make("ce").weights(same)
     tolerance = 0.0 if name not in ("dimp", "power") else 1e-6

@@ -219,6 +219,50 @@ def test_dimp_with_a_lag_sums_the_rows_of_all_processes():
     assert second.weights(step_of_epoch([0.9], [0], 1)).item() == pytest.approx(0.5 / 0.4)
 
 
+# thresholds: mean of 0.9, 0.6, 0.3 = 0.6 for class 0; of 0.5, 0.1 = 0.3 for class 1; class 2 has no row
+OUT_OF_FOLD = [[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.3, 0.4, 0.3], [0.45, 0.5, 0.05], [0.7, 0.1, 0.2]]
+
+
+def test_confident_leaves_out_what_is_confidently_another_class():
+    method = make("confident")
+    with np.errstate(divide="ignore"):
+        scores = np.log(np.array(OUT_OF_FOLD, np.float32))
+    method.prepare(SourceInfo(np.array([0, 0, 0, 1, 1]), 3, None, diversity=scores))
+    # row 2: class 1 is above 0.3 and the most probable one; row 4: class 0 is above 0.6
+    step = make_step(np.zeros((5, 3)), [0, 0, 0, 1, 1])
+    assert method.weights(step).tolist() == [1.0, 1.0, 0.0, 1.0, 0.0]
+    assert method.weights(replace(step, rows=torch.tensor([4, 3, 2, 1, 0]))).tolist() == [0.0, 1.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_confident_finds_the_rows_that_cleanlab_finds(classes):
+    from cleanlab.filter import find_label_issues
+
+    found = 0
+    for seed in range(20):
+        rng = np.random.Generator(np.random.PCG64(seed))
+        clean = rng.integers(0, classes, 300)
+        labels = np.where(rng.random(300) < 0.3, rng.integers(0, classes, 300), clean)
+        labels[:classes] = np.arange(classes)
+        logits = rng.normal(0, 1.5, (300, classes)) + 2.0 * np.eye(classes)[clean]
+        logits[:, 0] += rng.normal(0, 2)  # other thresholds for other classes
+        scores = torch.from_numpy(logits).log_softmax(-1).numpy().astype(np.float32)
+        method = make("confident", classes)
+        method.prepare(SourceInfo(labels, classes, None, diversity=scores))
+        weights = method.weights(make_step(np.zeros((300, classes)), labels))
+        p = np.exp(scores.astype(np.float64))
+        issues = find_label_issues(labels, p / p.sum(1, keepdims=True), filter_by="confident_learning", n_jobs=1)
+        assert np.array_equal(weights.numpy() == 0.0, issues)
+        found += issues.sum()
+    assert 20 * 300 * 0.1 < found < 20 * 300 * 0.6
+
+
+def test_confident_keeps_everything_where_the_scores_know_nothing():
+    method = make("confident")
+    method.prepare(SourceInfo(np.arange(9) % 3, 3, None, diversity=np.full((9, 3), -np.log(3), np.float32)))
+    assert method.weights(make_step(np.zeros((9, 3)), np.arange(9) % 3)).tolist() == [1.0] * 9
+
+
 def test_relabel_learns_the_soft_labels_of_the_checker():
     batch = make_step(LOGITS, LABELS, QUALITY)
     np.testing.assert_allclose(make("relabel").targets(batch), QUALITY, rtol=1e-6)

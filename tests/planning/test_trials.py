@@ -8,19 +8,29 @@ import pytest
 
 from harness.config.experiment import Experiment, MethodChoice, Training
 from harness.config.sources import SOURCES, Source, Stage
+from harness.data.folds import Fold
+from harness.encoders import EncoderInfo
 from harness.errors import UserError
+from harness.planning.expansion import expand
 from harness.planning.plan import missing, resolve
-from harness.planning.trials import Job, Task, Trial, describe, expand, label
+from harness.planning.trials import Job, Task, Trial, describe, label
 from tests.training.small import fill, find, make_plan
 
 DIGESTS = {name: f"{name}-digest" for name in ("real_small", "generated", "validation", "test")}
+LAYERS = 6
+
+
+def describe_encoder(encoder):
+    return EncoderInfo(f"{encoder}@1", LAYERS)
+
+
 TASKS = {"toy": Task(name="toy", labels=("no", "yes"), digests=DIGESTS)}
 
 
 def jobs_of(grid, tasks=TASKS, **more) -> list[Job]:
     rows = [{"source": source, "methods": methods} for source, methods in grid]
     experiment = Experiment(name="e", benchmarks=["toy"], grid=rows, **{"seeds": [0]} | more)
-    return expand(experiment, tasks, "encoder@1", resolve)
+    return expand(experiment, tasks, describe_encoder, resolve)
 
 
 def cells(jobs) -> Counter:
@@ -55,7 +65,7 @@ def test_checkers_outside_the_grid_are_added_once():
 def test_a_row_may_have_fewer_seeds():
     rows = [{"source": "real_small", "methods": ["ce"]}, {"source": "generated", "methods": ["dimp"], "seeds": [1]}]
     experiment = Experiment(name="e", benchmarks=["toy"], grid=rows, seeds=[0, 1])
-    jobs = expand(experiment, TASKS, "encoder@1", resolve)
+    jobs = expand(experiment, TASKS, describe_encoder, resolve)
     assert [(job.label, job.trial.seed) for job in jobs] == [("ce", 0), ("ce", 1), ("dimp", 1)]
     assert jobs[2].trial.quality == jobs[1].trial.id
 
@@ -150,6 +160,175 @@ def test_a_trial_that_serves_several_variants_appears_once():
             assert f"steps={by_id[job.trial.quality].trial.training.steps}" == job.variants[0]
 
 
+LARGE = {"toy": Task(name="toy", labels=("no", "yes"), digests=DIGESTS | {"real_large": "large"})}
+
+
+def test_checkers_as_by_default_change_no_identity():
+    grid = [("real_small", ["ce"]), ("generated", ["ce", "imp", "dimp"])]
+    plain = [job.trial.id for job in jobs_of(grid)]
+    encoder = Experiment.model_fields["encoder"].default
+    for checkers in (
+        {"quality": {"source": "real_small"}, "diversity": {}},
+        {"quality": {"encoder": encoder, "layers": LAYERS}, "diversity": {"layers": LAYERS}},
+    ):
+        assert [job.trial.id for job in jobs_of(grid, checkers=checkers)] == plain
+    assert [job.trial.id for job in jobs_of(grid, training={"layers": LAYERS})] == plain
+
+
+def test_an_oracle_is_cross_entropy_on_the_large_real_set():
+    methods = ["dimp", "filter", "relabel", "rho", "imp", "imp_quality", {"name": "power", "a": 1}]
+    jobs = jobs_of(
+        [("real_large", ["ce"]), ("generated", methods)], LARGE, checkers={"quality": {"source": "real_large"}},
+        quality_fractions=[0.1, 1.0],
+    )  # fmt: skip
+    oracle = next(job for job in jobs if job.trial.source == "real_large")
+    assert (oracle.label, oracle.requested, oracle.trial.fraction) == ("ce", True, None)
+    assert oracle.trial.training.steps is None, "its length is that of its source"
+    assert oracle.scores == {"generated": {"generated": "generated-digest"}}
+    users = [job.trial for job in jobs if job.trial.source == "generated" and job.label != "ce"]
+    assert len(users) == len(methods), "no method depends on the share of real_small"
+    assert {trial.quality for trial in users} == {oracle.trial.id}
+    assert all("real_small" not in trial.task.digests and trial.fraction is None for trial in users)
+    assert not any(job.trial.source == "real_small" for job in jobs)
+
+
+def test_an_oracle_leaves_real_rows_to_methods_that_need_them():
+    jobs = jobs_of(
+        [("both", ["dimp"]), ("generated", ["prior"])], LARGE, checkers={"quality": {"source": "real_large"}}
+    )
+    for job in jobs:
+        assert ("real_small" in job.trial.task.digests) == job.requested
+
+
+def test_an_oracle_without_a_large_real_set():
+    with pytest.raises(UserError) as caught:
+        jobs_of([("generated", ["dimp"])], checkers={"quality": {"source": "real_large"}})
+    assert str(caught.value) == (
+        "checkers.quality.source: benchmark 'toy' has no split 'real_large', which the source 'real_large' needs; it "
+        "has ['generated', 'real_small']"
+    )
+
+
+def test_checkers_with_another_encoder_or_fewer_layers():
+    checkers = {"quality": {"encoder": "folder/large", "layers": 4}, "diversity": {"layers": 2}}
+    jobs = jobs_of([("real_small", ["ce"]), ("generated", ["ce", "imp", "dimp"])], checkers=checkers, encoder="own")
+    assert cells(jobs) == {
+        ("real_small", "ce", True): 1, ("real_small", "ce (large, layers=4)", False): 1,
+        ("generated", "ce", True): 1, ("generated", "ce (layers=2)", False): 1,
+        ("generated", "imp", True): 1, ("generated", "dimp", True): 1,
+    }  # fmt: skip
+    by_label = {(job.trial.source, job.label): job.trial for job in jobs}
+    quality, diversity = by_label["real_small", "ce (large, layers=4)"], by_label["generated", "ce (layers=2)"]
+    assert (quality.encoder, quality.encoder_identity, quality.training.layers) == ("folder/large", "folder/large@1", 4)
+    assert (diversity.encoder_identity, diversity.training.layers) == ("own@1", 2)
+    imp = by_label["generated", "imp"]
+    assert (imp.encoder_identity, imp.training.layers) == ("own@1", None)
+    assert (imp.quality, imp.diversity) == (quality.id, diversity.id)
+    assert by_label["generated", "dimp"].quality == quality.id
+
+
+def test_checkers_are_cut_like_the_classifier_unless_told_otherwise():
+    def layers(**more):
+        jobs = jobs_of([("generated", ["imp"])], training={"layers": 3}, encoder="own", **more)
+        by_id = {job.trial.id: job.trial for job in jobs}
+        imp = next(trial for trial in by_id.values() if trial.checkers)
+        return [trial.training.layers for trial in (imp, by_id[imp.quality], by_id[imp.diversity])]
+
+    assert layers() == [3, 3, 3]
+    assert layers(checkers={"quality": {"layers": LAYERS}, "diversity": {"layers": 2}}) == [3, None, 2]
+    assert layers(checkers={"quality": {"encoder": "other"}}) == [3, None, 3]
+
+
+def test_a_sweep_of_layers_trains_every_model_once():
+    sweep = {"training.layers": [2, LAYERS], "checkers.quality.layers": [2, LAYERS]}
+    jobs = jobs_of([("real_small", ["ce"]), ("generated", ["dimp"])], sweep=sweep)
+    small, large = (
+        tuple(f"layers={own}, quality.layers={checker}" for checker in (2, LAYERS)) for own in (2, LAYERS)
+    )  # fmt: skip
+    assert Counter((job.trial.source, job.label, job.trial.training.layers, job.variants) for job in jobs) == {
+        ("real_small", "ce", 2, small): 1, ("real_small", "ce", None, large): 1,
+        ("generated", "dimp", 2, small[:1]): 1, ("generated", "dimp", 2, small[1:]): 1,
+        ("generated", "dimp", None, large[:1]): 1, ("generated", "dimp", None, large[1:]): 1,
+    }, "a checker appears only in the variants whose grid contains it"  # fmt: skip
+    checkers = {job.trial.id: job.trial.training.layers for job in jobs if not job.trial.checkers}
+    for job in jobs:
+        if job.label == "dimp":
+            expected = job.variants[0].rpartition("=")[2]
+            assert str(checkers[job.trial.quality] or LAYERS) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "group"),
+    [({"training": {"layers": 7}}, "training"), ({"checkers": {"diversity": {"layers": 7}}}, "checkers.diversity")],
+)
+def test_more_layers_than_the_encoder_has(settings, group):
+    with pytest.raises(UserError) as caught:
+        jobs_of([("generated", ["ce"])], encoder="own", **settings)
+    assert str(caught.value) == f"{group}.layers: the encoder 'own' has 6 layers; expected at most as many, found 7"
+
+
+def test_a_diversity_checker_of_folds():
+    grid = [("generated", ["ce", "imp", {"name": "imp", "clip": 3}])]
+    jobs = jobs_of(grid, checkers={"diversity": {"folds": 3}})
+    folds = [job for job in jobs if job.trial.fold]
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce (3 folds)", False): 3, ("generated", "ce", True): 1,
+        ("generated", "imp", True): 1, ("generated", "imp(clip=3.0)", True): 1,
+    }, "methods share the folds"  # fmt: skip
+    assert [job.trial.fold for job in folds] == [Fold(number=number, of=3) for number in range(3)]
+    assert all(job.scores == {"generated": {"generated": "generated-digest"}} for job in folds)
+    plain = next(job for job in jobs if job.label == "ce" and job.requested)
+    assert [job.trial.model_copy(update={"fold": None}).id for job in folds] == [plain.trial.id] * 3
+    imp = next(job for job in jobs if job.label == "imp").trial
+    assert (imp.diversity, imp.diversity_folds) == (None, tuple(job.trial.id for job in folds))
+    assert imp.checkers == (imp.quality, *imp.diversity_folds)
+    assert max(jobs.index(job) for job in folds) < min(jobs.index(job) for job in jobs if job.trial.checkers)
+    assert "fold 1 of 3" in describe(folds[0])
+
+
+def test_confident_needs_scores_out_of_fold():
+    grid = [("generated", ["confident", "imp"])]
+    jobs = jobs_of(grid)
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce", False): 1, ("generated", "ce (5 folds)", False): 5,
+        ("generated", "confident", True): 1, ("generated", "imp", True): 1,
+    }, "imp keeps the checker that was trained on all rows"  # fmt: skip
+    confident = next(job.trial for job in jobs if job.label == "confident")
+    assert (confident.fraction, confident.quality, confident.diversity) == (None, None, None)
+    assert len(confident.diversity_folds) == 5
+    jobs = jobs_of(grid, checkers={"diversity": {"folds": 2}})
+    confident, imp = (next(job.trial for job in jobs if job.label == name) for name in ("confident", "imp"))
+    assert len(confident.diversity_folds) == 2
+    assert imp.diversity_folds == confident.diversity_folds
+
+
+def test_folds_are_those_of_their_number_and_encoder():
+    grid = [("generated", ["imp"])]
+    every = [
+        job.trial.id for checkers in ({"folds": 3}, {"folds": 2}, {"folds": 2, "layers": 4})
+        for job in jobs_of(grid, checkers={"diversity": checkers}) if job.trial.fold
+    ]  # fmt: skip
+    assert len(every) == len(set(every)) == 7
+
+
+def test_calibrated_scores_come_from_the_same_checker():
+    sweep = {"checkers.quality.temperature": [False, True]}
+    jobs = jobs_of([("generated", ["dimp", "confident"])], sweep=sweep, checkers={"diversity": {"folds": 2}})
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce (2 folds)", False): 2, ("generated", "dimp", True): 2,
+        ("generated", "confident", True): 1,
+    }  # fmt: skip
+    checker = next(job for job in jobs if job.trial.source == "real_small")
+    assert (list(checker.scores), checker.calibrated) == (["generated"], ("generated",))
+    assert checker.calibrated_scores == [{"generated": "generated-digest"}]
+    plain, calibrated = (job for job in jobs if job.label == "dimp")
+    assert (plain.trial.calibrated, calibrated.trial.calibrated) == ((), ("quality",))
+    assert plain.trial.quality == calibrated.trial.quality == checker.trial.id
+    assert plain.trial.id != calibrated.trial.id
+    assert plain.trial.id == next(job.trial.id for job in jobs_of([("generated", ["dimp"])]) if job.label == "dimp")
+    assert all(job.calibrated == () for job in jobs if job.trial.fold)
+
+
 def test_a_source_that_the_benchmark_lacks():
     with pytest.raises(UserError) as caught:
         jobs_of([("noisy", ["ce"])])
@@ -172,12 +351,15 @@ TRIAL = {
     "device": "cpu",
     "quality": "a" * 16,
     "diversity": "b" * 16,
+    "diversity_folds": [],
+    "fold": None,
+    "calibrated": [],
 }
 STAGE = TRIAL["stages"][0]
 OTHER = {
     "epochs": 6, "steps": 7, "batch_size": 8, "accumulation": 2, "learning_rate": 5.1e-5, "warmup": 0.2,
     "weight_decay": 0.02, "gradient_norm": 2.0, "max_length": 64, "precision": "bfloat16", "attention": "eager",
-    "evaluation_batch_size": 32, "vocabulary": "full", "activations": "full", "evaluations": 3,
+    "evaluation_batch_size": 32, "vocabulary": "full", "activations": "full", "evaluations": 3, "layers": 2,
 }  # fmt: skip
 
 
@@ -229,6 +411,9 @@ def test_every_training_setting_is_part_of_the_identity(setting):
         ("device", "cuda"),
         ("quality", "c" * 16),
         ("diversity", None),
+        ("diversity_folds", ["d" * 16, "e" * 16]),
+        ("fold", {"number": 0, "of": 5}),
+        ("calibrated", ["quality"]),
         ("recipe", 1),
         ("stages", [STAGE | {"splits": ["noisy"]}]),
         ("stages", [STAGE | {"weighted": False}]),
@@ -286,6 +471,15 @@ def test_describe():
     assert describe(job) == "toy · generated · focal · seed 0 · real 50% · learning_rate=1e-05"
     whole = Job(trial=trial.model_copy(update={"fraction": 1.0}), label="ce", variants=("",))
     assert describe(whole) == "toy · generated · ce · seed 0"
+
+
+def test_more_folds_than_rows(experiment_file):
+    grid = [{"source": "generated", "methods": ["imp"]}]
+    with pytest.raises(UserError) as caught:
+        make_plan(experiment_file(grid=grid, checkers={"diversity": {"folds": 49}}))
+    assert str(caught.value) == (
+        "checkers.diversity.folds: expected at most as many as rows, found 49 for 48 rows of generated in tiny"
+    )
 
 
 def test_missing_work(experiment_file, tmp_path):

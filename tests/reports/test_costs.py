@@ -57,6 +57,24 @@ def test_marginal_shares_a_checker_that_is_no_row_of_the_grid() -> None:
     assert cell_costs.loc["dimp", "marginal"] == 80.0 + (10.0 + 4.0) / 2
 
 
+def test_all_folds_of_a_checker_are_charged() -> None:
+    rows = grid(quality_is_requested=True)
+    folds = pd.DataFrame([trial(f"F{k}", 17.0 + k, score=1.0, requested=False) for k in range(3)])
+    users = pd.DataFrame([
+        trial(name, 67.0, quality_checker="Q", diversity_folds=("F0", "F1", "F2")) for name in ("one", "two")
+    ])  # fmt: skip
+    every = pd.concat([rows, folds, users], ignore_index=True)
+    every["diversity_folds"] = [ids if isinstance(ids, tuple) else () for ids in every["diversity_folds"]]
+    cell_costs = costs.accounts(every)
+    assert cell_costs.loc["one", "diversity checker"] == 20.0 + 21.0 + 22.0
+    assert cell_costs.loc["one", "scoring"] == 4.0 + 3.0
+    assert cell_costs.loc["one", "stand_alone"] == 70.0 + 10.0 + 63.0 + 7.0
+    assert cell_costs.loc["one", "marginal"] == pytest.approx(70.0 + 4.0 / 4 + (63.0 + 3.0) / 2)
+    assert cell_costs.loc["imp", "diversity checker"] == 60.0
+    missing = every[every["trial"] != "F1"]
+    assert np.isnan(costs.accounts(missing).loc["one", "stand_alone"])
+
+
 def test_marginal_charges_only_the_scoring_of_a_row_of_the_grid() -> None:
     cell_costs = costs.accounts(grid(quality_is_requested=True))
     assert cell_costs.loc["imp", "marginal"] == 70.0 + 4.0 / 2 + 6.0
@@ -117,3 +135,21 @@ def test_nothing_finished_costs_nothing() -> None:
     trials = grid(True).assign(status="missing")
     assert costs.accounts(trials).empty
     assert costs.total_seconds(trials) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([], []),
+        ([(5.0, 0.7)], [0]),
+        ([(1.0, 0.6), (2.0, 0.7), (3.0, 0.65), (4.0, 0.8)], [0, 1, 3]),
+        ([(4.0, 0.8), (1.0, 0.6), (2.0, 0.5)], [1, 0]),
+        ([(1.0, 0.6), (1.0, 0.7)], [1]),  # the same cost
+        ([(1.0, 0.6), (2.0, 0.6)], [0]),  # the same score
+        ([(1.0, 0.6), (1.0, 0.6)], [0, 1]),  # the same point
+        ([(1.0, np.nan), (np.nan, 0.9), (3.0, 0.1)], [2]),
+    ],
+    ids=["none", "one", "dominated", "order", "cost", "score", "equal", "unknown"],
+)
+def test_pareto_front(points: list[tuple[float, float]], front: list[int]) -> None:
+    assert costs.pareto_front([cost for cost, _ in points], [score for _, score in points]) == front

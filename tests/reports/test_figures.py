@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as MplFigure
 
 from harness.methods import methods
 from harness.phases import Phase
 from harness.reports import costs, figures
-from harness.reports.figures.style import COLORS, GREY, Palette
+from harness.reports.figures.pareto import ParetoFigure
+from harness.reports.figures.style import COLORS, DARK, DARK_PAGE, GREY, Palette, style, with_dark_colors
 from harness.reports.grid import requested
 from harness.reports.results import Results
 
@@ -132,7 +136,7 @@ def test_one_epoch_has_no_dynamics(build: Build) -> None:
 
 def test_bars_start_at_zero_and_add_up_to_the_stand_alone_cost(build: Build) -> None:
     results = build(methods=("ce", "dimp"), seeds=(0,))
-    (drawing,) = figures.draw(results)["Cost"]
+    (drawing,) = [drawing for drawing in figures.draw(results)["Cost"] if drawing.name == "cost"]
     (ax,) = drawing.figure.axes
     dimp = results.trials[results.trials["method"] == "dimp"].iloc[0]
     checker = results.trials.set_index("trial").loc[dimp["quality_checker"]]
@@ -178,7 +182,8 @@ def test_every_phase_can_be_drawn_and_keeps_its_color(build: Build) -> None:
     charged = set(Phase) - {Phase.LOAD, Phase.TOKENIZE, Phase.SCORE, *costs.NOT_CHARGED}
 
     def colors(trials: pd.DataFrame) -> dict[str, object]:
-        (drawing,) = figures.draw(replace(results, trials=trials))["Cost"]
+        drawn = figures.draw(replace(results, trials=trials))["Cost"]
+        (drawing,) = [drawing for drawing in drawn if drawing.name == "cost"]
         legend = drawing.figure.legends[0]
         texts = [text.get_text() for text in legend.get_texts()]
         return dict(zip(texts, [patch.get_facecolor() for patch in legend.get_patches()], strict=True))
@@ -217,3 +222,77 @@ def test_unfinished_trials_are_counted_beside_the_axis(build: Build) -> None:
     (note,) = drawing.figure.axes[0].texts
     assert note.get_text() == "1 failed"
     assert note.get_position()[0] > 1, "in shares of the axis: dots cannot cover it"
+
+
+# -- accuracy against cost -------------------------------------------------------------------------------------------
+
+
+def pareto(results: Results) -> MplFigure:
+    with style():
+        (drawing,) = ParetoFigure().draw(results, Palette(key.method for key in requested(results.trials)))
+    return drawing.figure
+
+
+def test_the_front_joins_the_means_that_no_other_cell_beats(build: Build) -> None:
+    """CE is cheapest, IMP costs most and is worse than DIMP: the front is CE, then DIMP."""
+    results = build(methods=("ce", "imp", "dimp"), sources=("generated",), seeds=(0, 1))
+    scores = {"ce": 0.70, "imp": 0.72, "dimp": 0.74}
+    trials = results.trials.assign(
+        test_accuracy=results.trials["method"].map(scores), seconds_train=60.0, seconds_load=0.0, seconds_tokenize=0.0
+    )
+    figure = pareto(replace(results, trials=trials))
+    (ax,) = figure.axes
+    (front,) = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_drawstyle() == "steps-post"]
+    # the quality checker on the real rows costs 60 s and 6 s of scoring
+    assert list(front.get_xdata()) == pytest.approx([60.0, 126.0])
+    assert list(front.get_ydata()) == pytest.approx([70.0, 74.0])
+    assert {text.get_text(): text.get_fontweight() for text in ax.texts} == {
+        "ce": "bold", "dimp": "bold", "imp": "normal",
+    }  # fmt: skip
+
+
+def test_labels_of_a_crowd_do_not_overlap_and_stay_inside_their_panel(build: Build) -> None:
+    crowd = ("ce", "focal", "imp", "imp_quality", "dimp", "filter", "prior", "power(a=0.5,b=1.0)")
+    results = build(methods=crowd, benchmarks=("news", "irony"), sources=("real_small", "generated"), seeds=(0, 1))
+    figure = pareto(results)
+    figure.draw_without_rendering()
+    assert isinstance(figure.canvas, FigureCanvasAgg)
+    for ax in figure.axes:
+        extents = [text.get_window_extent(figure.canvas.get_renderer()) for text in ax.texts]
+        assert len(extents) == len(crowd) + 1
+        assert not [(a, b) for a, b in combinations(extents, 2) if a.overlaps(b)]
+        frame = ax.get_window_extent().padded(2)
+        assert all(frame.containsx(e.x0) and frame.containsx(e.x1) and frame.containsy(e.y1) for e in extents)
+
+
+# -- light and dark --------------------------------------------------------------------------------------------------
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of a hex color, as the Web Content Accessibility Guidelines define it."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("light", [*COLORS, GREY])
+def test_colors_are_readable_on_a_dark_page(light: str) -> None:
+    contrast = (luminance(DARK[light]) + 0.05) / (luminance(DARK_PAGE) + 0.05)
+    assert contrast > 4.5
+
+
+def test_every_color_of_a_figure_has_a_dark_counterpart(build: Build) -> None:
+    for drawings in figures.draw(complete(build)).values():
+        for drawing in drawings:
+            used = set(re.findall(rb"(?:fill|stroke): (#[0-9a-f]{6})[;\"]", drawing.svg))
+            assert used <= {light.lower().encode() for light in DARK}, drawing.name
+
+
+def test_dark_colors_are_added_as_a_style_sheet() -> None:
+    svg = b'<svg>\n <defs>\n </defs>\n<path style="fill: #ffffff"/></svg>'
+    assert with_dark_colors(svg) == (
+        b"<svg>\n <defs>\n<style>@media (prefers-color-scheme: dark) {\n"
+        b'[style*="fill: #ffffff"] { fill: #0d1117 !important }\n'
+        b'[style*="stroke: #ffffff"] { stroke: #0d1117 !important }\n}</style>\n'
+        b' </defs>\n<path style="fill: #ffffff"/></svg>'
+    )

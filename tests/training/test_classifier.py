@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import DebertaV2Config, DebertaV2Model
+from transformers import DebertaV2Config, DebertaV2Model, DistilBertConfig, DistilBertModel
 
 from harness.config.experiment import Training
 from harness.errors import TrialError
-from harness.training.classifier import linear_schedule, load_classifier, make_optimizer
+from harness.training.classifier import linear_schedule, load_classifier, make_classifier, make_optimizer
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,30 @@ def test_an_encoder_without_the_attention_asked_for_is_told(tmp_path):
     with pytest.raises(TrialError, match=r"has no attention of the kind 'sdpa': expected training.attention eager"):
         load_classifier(str(tmp_path), 3, 0, "sdpa")
     assert load_classifier(str(tmp_path), 3, 0, "eager").config.num_labels == 3
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_the_first_layers_of_an_encoder(kind, tiny_encoder, tmp_path):
+    folder = str(tiny_encoder)
+    if kind == "distilbert":
+        folder = str(tmp_path)
+        DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=16)).save_pretrained(
+            folder
+        )
+    full, cut = (load_classifier(folder, 3, 0, "sdpa", layers) for layers in (None, 1))
+    weights, kept = full.base_model.state_dict(), cut.base_model.state_dict()
+    last = {name for name in weights if "layer.1." in name}
+    assert last
+    assert set(kept) == set(weights) - last
+    assert all(torch.equal(kept[name], weights[name]) for name in kept)
+    assert cut.config.num_hidden_layers == 1
+    for name, weight in load_classifier(folder, 3, 0, "sdpa", 2).state_dict().items():
+        assert torch.equal(weight, full.state_dict()[name])
+
+
+def test_more_layers_than_the_encoder_has(tiny_encoder):
+    with pytest.raises(TrialError, match=r"has 2 layers: expected at most as many, found 3"):
+        make_classifier(str(tiny_encoder), 3, 0, Training(layers=3))
 
 
 def test_initialisation_belongs_to_the_seed(tiny_encoder):

@@ -46,6 +46,13 @@ def test_certain_soft_labels_are_labels(accumulation, rows, tokens, tiny_encoder
     assert (outcomes[0].weights[-1] == 1.0).all()
 
 
+def test_hard_labels_are_the_most_probable_ones(rows, tokens, tiny_encoder):
+    loop = make_loop(make("relabel", hard=True), rows, tokens, tiny_encoder, ONE_STEP)
+    losses, _, _ = loop._micro_batch(np.arange(48), 0, 48, True)
+    log_p = logits_of(loop, tokens).log_softmax(-1)
+    torch.testing.assert_close(losses, -log_p.gather(1, loop.quality.argmax(1, keepdim=True))[:, 0])
+
+
 def test_the_labels_of_the_rows_are_not_used(rows, tokens, tiny_encoder):
     splits = [rows, replace(rows, labels=(rows.labels + 1) % CLASSES)]
     loops = [make_loop(make("relabel"), split, tokens, tiny_encoder, TRAINING) for split in splits]

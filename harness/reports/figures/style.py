@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -17,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from harness.files import write_atomically
 from harness.methods import methods
 from harness.reports.grid import BASELINE
 
@@ -29,6 +27,15 @@ COLORS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933",
     "#332288", "#117733", "#AA4499", "#661100", "#44AA99", "#FF6F61", "#5D6D1E", "#B8860B",
 )  # fmt: skip
+#: What replaces a color where the reader prefers a dark page: lighter tones of the same hue.
+DARK_PAGE = "#0d1117"
+DARK = {
+    "#ffffff": DARK_PAGE, INK: "#e6edf3", GREY: "#9198a1", PALE: "#3d444d",
+    **dict(zip(COLORS, (
+        "#4aa3df", "#f0803c", "#2bc48f", "#e39cc3", "#f2b632", "#7cc7f2", "#d1649b", "#c2c25a",
+        "#8f86e8", "#4fb36c", "#d16fc4", "#d9755f", "#5fcfbe", "#ff8f82", "#a3b84f", "#dba62e",
+    ), strict=True)),
+}  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d", "8", "H")
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -68,19 +75,34 @@ class Drawing:
 
     @cached_property
     def svg(self) -> bytes:
-        """The figure as SVG, the same bytes for the same data."""
-        return self._rendered("svg", {"Date": None})
+        """The figure as SVG, the same bytes for the same data; a browser shows it dark on a dark page."""
+        return with_dark_colors(self._rendered("svg", {"Date": None}))
 
-    def save(self, folder: Path) -> None:
-        """Write ``name.svg`` and ``name.png``."""
-        write_atomically(folder / f"{self.name}.svg", self.svg)
-        write_atomically(folder / f"{self.name}.png", self._rendered("png", {}))
+    def files(self) -> dict[str, bytes]:
+        """``name.svg`` and ``name.png``."""
+        return {f"{self.name}.svg": self.svg, f"{self.name}.png": self._rendered("png", {})}
 
     def _rendered(self, kind: str, metadata: dict[str, None]) -> bytes:
         buffer = io.BytesIO()
         with style():
             self.figure.savefig(buffer, format=kind, metadata=metadata, dpi=160)
         return buffer.getvalue()
+
+
+def with_dark_colors(svg: bytes) -> bytes:
+    """``svg`` with a style sheet that replaces its colors (see ``DARK``) for readers who prefer dark pages.
+
+    The colors stay as they are in programs that read no style sheets, such as image converters.
+    """
+    used = [light for light in DARK if light.lower().encode() in svg]
+    rules = [
+        f'[style*="{name}: {light.lower()}"] {{ {name}: {DARK[light]} !important }}\n'
+        for light in used
+        for name in ("fill", "stroke")
+    ]
+    sheet = f"<style>@media (prefers-color-scheme: dark) {{\n{''.join(rules)}}}</style>\n"
+    head, defs, rest = svg.partition(b"<defs>\n")
+    return head + defs + sheet.encode() + rest
 
 
 @contextmanager
