@@ -118,9 +118,10 @@ class Predictions:
         Indices are int8 for up to 127 labels, else int16. All three are empty if the epoch was not recorded.
         """
         rows = self.frame[self.frame["epoch"] == epoch]
-        dtype = np.int8 if len(labels) <= 127 else np.int16
-        truth, predicted = (pd.Index(labels).get_indexer(rows[name]).astype(dtype) for name in self.CLASSES[2:])
-        return tuple(rows["id"]), truth, predicted
+        index = pd.Index(labels)
+        dtype: type[np.signedinteger[Any]] = np.int8 if len(labels) <= 127 else np.int16
+        truth, predicted = (np.asarray(index.get_indexer(pd.Index(rows[name])), dtype) for name in self.CLASSES[2:])
+        return tuple(rows["id"].tolist()), truth, predicted
 
 
 @dataclass(frozen=True)

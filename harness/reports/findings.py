@@ -56,7 +56,7 @@ def findings(results: Results) -> list[Findings]:
     """
     cells = requested(results.trials)
     cell_costs = costs.with_costs(cells, results.trials)
-    gains = differences(cells, METRIC)
+    gains = differences(cells, METRIC, results.resampled)
     out = _pooled_findings(results)
     for benchmark, variant in panels_of(cells):
         panel = {k: rows for k, rows in cells.items() if (k.benchmark, k.variant) == (benchmark, variant)}
@@ -89,9 +89,8 @@ def _pooled_sentence(title: str, rows: list[Pooled]) -> str:
     text = f"{where}, the best mean gain over CE is that of {best.key.method}: {formatting.points(gain.mean)} points"
     if np.isnan(gain.interval[0]):
         return f"{text}, from too few seeds for an interval."
-    over = "seeds and test rows" if best.rows_known else "seeds alone"
     text += (
-        f" (95 % interval over {over} {formatting.point_interval(gain.interval)}; permutation p "
+        f" (95 % interval over {_over(best.rows_known)} {formatting.point_interval(gain.interval)}; permutation p "
         f"{_equals(formatting.p_value(best.p))} after correction for all methods and sources; better than CE with "
         f"probability {formatting.number(probability)}; average rank {formatting.number(best.rank)} of {len(rows)})."
     )
@@ -140,15 +139,16 @@ def _gain(pair: Paired, candidates: int) -> list[str]:
     if not pair.n:
         return ["No seed has finished for both this method and CE: the gain is unknown."]
     gain = f"Gain over CE on the same seeds: {formatting.points(pair.mean)} points"
-    if np.isnan(pair.interval[0]):
+    if np.isnan(pair.hierarchical[0]):
         return [f"{gain}, from {_seeds(pair.n)}: too few for an interval, so this is not evidence of a difference."]
-    out = [
-        f"{gain} (95 % interval {formatting.point_interval(pair.interval)}; better on {pair.wins} of {pair.n} seeds; "
-        f"p {_equals(formatting.p_value(pair.p))} after correction for all comparisons)."
-    ]
+    interval = f"95 % interval over {_over(pair.rows_known)} {formatting.point_interval(pair.hierarchical)}"
+    facts = [interval, f"better on {pair.wins} of {pair.n} seeds"]
+    if not np.isnan(pair.p):
+        facts.append(f"p {_equals(formatting.p_value(pair.p))} after correction for all comparisons")
+    out = [f"{gain} ({'; '.join(facts)})."]
     if not pair.excludes_zero:
         out.append("The interval includes zero: no significant difference.")
-    if pair.n < FEW_PAIRS:
+    if pair.n < FEW_PAIRS and not np.isnan(pair.detectable):
         size = formatting.percent(pair.detectable)
         out.append(f"With {_seeds(pair.n)}, only a true gain of about {size} points would be detected with 80 % power.")
     if candidates > 2:
@@ -177,14 +177,14 @@ def _controls(results: Results, cells: Cells, best: Key) -> list[str]:
             groups.setdefault("the best method itself", []).append(label)
             continue
         key = baseline_of(best._replace(source=source), cells, method)
-        pair = compare(cells, key, best, METRIC) if key else None
+        pair = compare(cells, key, best, METRIC, results.resampled) if key else None
         if pair is None or not pair.n:
             missing.append(label)
             continue
         gap = f"{formatting.points(pair.mean)} points"
         outcome = "too few seeds to compare"
-        if not np.isnan(pair.interval[0]):
-            gap += f", {formatting.point_interval(pair.interval)}"
+        if not np.isnan(pair.hierarchical[0]):
+            gap += f", {formatting.point_interval(pair.hierarchical)}"
             outcome = "not significantly different from it"
         if pair.excludes_zero:
             outcome = "better than it" if pair.mean > 0 else "worse than it"
@@ -227,6 +227,10 @@ def _several_fractions(cells: Cells) -> bool:
 
 def _seeds(n: int) -> str:
     return "one seed" if n == 1 else f"{n} seeds"
+
+
+def _over(rows_known: bool) -> str:
+    return "seeds and test rows" if rows_known else "seeds alone"
 
 
 def _equals(value: str) -> str:

@@ -99,8 +99,8 @@ class Paired:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the t interval is defined and does not contain zero."""
-        low, high = self.interval
+        """Whether the hierarchical interval is defined and does not contain zero."""
+        low, high = self.hierarchical
         return low > 0.0 or high < 0.0
 
 
@@ -125,9 +125,10 @@ def estimate(differences: FloatArray, resampled: FloatArray | None = None) -> Es
     The seeds are few, so their variance comes from their spread and has n - 1 degrees of freedom. The test rows are
     many, so the covariance that they give two seeds comes from a bootstrap over rows. This is the analysis of several
     readers of the same cases: Obuchowski and Rockette (1995) with the degrees of freedom of Hillis (2007, Statistics
-    in Medicine 26). A percentile bootstrap over seeds and rows together (Owen 2007, The pigeonhole bootstrap) covers
-    99 % where rows matter most and too little where three seeds do; ``experiments/measurements/coverage.py`` compares
-    them.
+    in Medicine 26). In simulations with 3 to 10 seeds its 95 % interval contains the true difference in 93 to 96 % of
+    the experiments. The percentiles of a bootstrap over seeds and rows together (Owen 2007, The pigeonhole bootstrap)
+    do so in 90 to 98 %, Student's t over seeds, which takes the rows as fixed, in 57 to 95 %; see
+    ``experiments/measurements/coverage.py``. Two seeds give 89 to 92 %.
 
     Args:
         differences: one a seed [n].

@@ -139,7 +139,8 @@ def gains(results: Results, metric: Metric, folded: bool = False) -> Table:
     note = (
         "Percentage points, method minus CE with the same seed, benchmark and source. 95 % (t): over seeds, on these "
         "test rows. 95 % (seeds and rows): over seeds and test rows together, so for other test rows of the same kind "
-        "too. p: paired t test over seeds, corrected over this whole table; a permutation test of so few pairs could "
+        "too; it can be the narrower one, since few seeds do not estimate their own spread well. p: "
+        "paired t test over seeds, corrected over this whole table; a permutation test of so few pairs could "
         "not give a small p, so it is used for the pooled table alone. Detectable: the true gain that this number of "
         "pairs would detect with 80 % power on these test rows. A dash: fewer than two pairs, or no spread."
     ) + ROWS_UNKNOWN * any(row[-4].endswith(SEEDS_ALONE) for row in rows)

@@ -6,7 +6,7 @@ import pandas as pd
 from harness.reports.findings import findings
 from harness.reports.results import Results
 
-from .conftest import Build, edit
+from .conftest import Build, edit, predict
 
 
 def sentences(results: Results) -> str:
@@ -120,3 +120,20 @@ def test_a_pooled_interval_that_includes_zero_is_stated(build: Build) -> None:
 def test_one_seed_gives_no_pooled_interval(build: Build) -> None:
     first = findings(build(benchmarks=("news", "irony"), methods=("ce", "dimp"), seeds=(0,)))[0]
     assert "from too few seeds for an interval" in first.sentences[0]
+
+
+def test_with_predictions_the_interval_covers_the_test_rows(build: Build) -> None:
+    results = predict(build(methods=("ce", "dimp", "prior"), seeds=range(5)))
+    assert "95 % interval over seeds and test rows +" in sentences(results)
+    assert "95 % interval over seeds alone +" in sentences(build(methods=("ce", "dimp", "prior"), seeds=range(5)))
+
+
+def test_equal_gains_on_all_seeds_have_no_p(build: Build) -> None:
+    results = predict(build(methods=("ce", "dimp"), sources=("generated",)))
+    dimp, ce = (results.trials["method"] == name for name in ("dimp", "ce"))
+    ce &= results.trials["source"] == "generated"
+    results.trials.loc[dimp, "test_accuracy"] = results.trials.loc[ce, "test_accuracy"].to_numpy() + 0.05
+    text = sentences(results)
+    assert "95 % interval over seeds and test rows" in text
+    assert "better on 3 of 3 seeds)." in text
+    assert "detected with 80 % power" not in text
