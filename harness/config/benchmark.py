@@ -139,6 +139,9 @@ class Benchmark(FrozenModel):
     license: str = ""
     origin: str = ""
     """Where the data comes from, as text for people."""
+    division: str = ""
+    """The random stream that divides pools into splits; default: the benchmark's name. A variant with other generated
+    rows names the benchmark whose real splits it shares."""
     labels: tuple[str, ...] = Field(min_length=2)
     """The label names, in the order of the class indices."""
     text: Columns = "text"

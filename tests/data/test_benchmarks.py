@@ -200,3 +200,19 @@ def test_a_variant_of_a_benchmark_is_three_lines(tiny_benchmark, tmp_path):
     assert variant.name == "variant"
     loaded = load(variant, ["generated", "noisy"])
     assert (loaded["generated"].labels != loaded["noisy"].labels).sum() == 12
+
+
+def test_a_variant_shares_the_real_splits_of_the_benchmark_that_it_names(tmp_path):
+    real = ["real_small", "validation", "test", "real_large"]
+    one, other, variant = (
+        load(tiny(tmp_path, **changes), real)
+        for changes in ({}, {"name": "variant"}, {"name": "variant", "division": "tiny"})
+    )
+    assert {name: one[name].digest for name in real} == {name: variant[name].digest for name in real}
+    assert one["test"].ids != other["test"].ids
+
+
+def test_few_shot_rows_come_with_the_real_splits_of_financial():
+    base, variant = resolve("financial"), resolve("financial_few_shot")
+    assert variant.division == base.name, "else test rows of the variant may be among those that the writer saw"
+    assert {name for name in base.splits if base.digests[name] != variant.digests[name]} == {"generated", "noisy"}
