@@ -116,6 +116,7 @@ def test_official_splits_keep_training_rows_from_held_out_ones(tmp_path):
 
 ROW_COUNTS = {
     "financial": {"real_small": 300, "validation": 400, "test": 1000, "real_large": 3056, "generated": 1200},
+    "financial_few_shot": {"real_small": 300, "validation": 400, "test": 1000, "real_large": 3056, "generated": 600},
     "tweet_irony": {"real_small": 300, "validation": 955, "test": 784, "real_large": 2560, "generated": 1000},
     "mrpc": {"real_small": 300, "validation": 400, "test": 1725, "real_large": 3251, "generated": 1220},
 }
