@@ -8,7 +8,7 @@ from harness.metrics import METRICS
 from harness.reports import formatting
 from harness.reports.grid import BASELINE, Cells, Key, at_largest_fraction, baseline_of, compare, finished, requested
 from harness.reports.results import Results
-from harness.reports.tables import Table, table
+from harness.reports.tables import Table, interval_text, table
 
 Scores = dict[str, dict[str, dict[str, dict[str, float]]]]
 
@@ -29,12 +29,14 @@ def reference(results: Results) -> Table:
         for name, value in values.items():
             metric = METRICS[name]
             gain = formatting.points((value - base[name]) / 100) if name in base else formatting.NONE
-            rows.append([*wanted, metric.title, *_ours(cells, key, metric.column("test")), f"{value:.1f}", gain])
+            rows.append(
+                [*wanted, metric.title, *_ours(results, cells, key, metric.column("test")), f"{value:.1f}", gain]
+            )
     title = settings.get("title", "")
     columns = ["benchmark", "source", "method", "metric", "here", "gain over CE here", "published", "gain published"]
     note = (
         "Percent, and percentage points. Here: mean ± standard deviation over seeds (n), and the mean paired gain with "
-        f"its 95 % t interval. Published: {title}. {settings.get('note', '')}"
+        f"its 95 % interval over seeds and test rows. Published: {title}. {settings.get('note', '')}"
     ).strip()
     return table(f"Beside {title}", columns, rows, 4, note)
 
@@ -47,7 +49,7 @@ def _published(scores: Scores) -> Iterator[tuple[str, str, str, dict[str, float]
                 yield benchmark, source, method, values, {} if method == BASELINE else methods.get(BASELINE, {})
 
 
-def _ours(cells: Cells, key: Key | None, column: str) -> tuple[str, str]:
+def _ours(results: Results, cells: Cells, key: Key | None, column: str) -> tuple[str, str]:
     """The score of a cell and its gain over CE, as texts."""
     if key is None:
         return "not planned", formatting.NONE
@@ -55,5 +57,5 @@ def _ours(cells: Cells, key: Key | None, column: str) -> tuple[str, str]:
     base = baseline_of(key, cells)
     if key.method == BASELINE or base is None or finished(cells[key]).empty:
         return score, formatting.NONE
-    pair = compare(cells, key, base, column)
-    return score, f"{formatting.points(pair.mean)} ({formatting.point_interval(pair.interval)})"
+    pair = compare(cells, key, base, column, results.resampled)
+    return score, f"{formatting.points(pair.mean)} ({interval_text(pair.hierarchical, pair.rows_known)})"
