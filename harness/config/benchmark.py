@@ -144,6 +144,8 @@ class Benchmark(FrozenModel):
     text: Columns = "text"
     label: str = "label"
     pools: dict[str, DataSource] = {}
+    divided_as: str = ""
+    """The benchmark whose random draw divides the pools, for a variant with the same real splits; empty: this one."""
     splits: dict[str, SplitOrigin]
     digests: dict[str, str] = {}
     """Expected digests of splits, or prefixes of them: another digest is an error."""

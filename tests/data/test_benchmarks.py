@@ -200,3 +200,11 @@ def test_a_variant_of_a_benchmark_is_three_lines(tiny_benchmark, tmp_path):
     assert variant.name == "variant"
     loaded = load(variant, ["generated", "noisy"])
     assert (loaded["generated"].labels != loaded["noisy"].labels).sum() == 12
+
+
+def test_a_variant_divides_its_pools_as_its_base_does_when_it_says_so(tmp_path):
+    base = tiny(tmp_path)
+    same, other = (base.model_copy(update={"name": "variant", "divided_as": divided_as}) for divided_as in ("tiny", ""))
+    for name in ("real_small", "validation", "test", "real_large"):
+        digests = [load(benchmark, [name])[name].digest for benchmark in (base, same, other)]
+        assert digests[0] == digests[1] != digests[2]
