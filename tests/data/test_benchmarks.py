@@ -223,7 +223,8 @@ def test_a_variant_divides_a_pool_as_its_original_does(tmp_path):
     assert not set(variant["generated"]) & {id_ for name in names[:3] for id_ in variant[name]}
 
 
-def test_few_shot_rows_come_with_the_real_splits_of_financial():
-    base, variant = resolve("financial"), resolve("financial_few_shot")
+@pytest.mark.parametrize("name", ["financial", "tweet_irony"])
+def test_few_shot_rows_come_with_the_real_splits_of_their_base(name):
+    base, variant = resolve(name), resolve(f"{name}_few_shot")
     assert variant.division == base.name, "else test rows of the variant may be among those that the writer saw"
     assert {name for name in base.splits if base.digests[name] != variant.digests[name]} == {"generated", "noisy"}

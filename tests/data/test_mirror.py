@@ -118,13 +118,14 @@ ROW_COUNTS = {
     "financial": {"real_small": 300, "validation": 400, "test": 1000, "real_large": 3056, "generated": 1200},
     "financial_few_shot": {"real_small": 300, "validation": 400, "test": 1000, "real_large": 3056, "generated": 600},
     "tweet_irony": {"real_small": 300, "validation": 955, "test": 784, "real_large": 2560, "generated": 1000},
+    "tweet_irony_few_shot": {"real_small": 300, "validation": 955, "test": 784, "real_large": 2560, "generated": 600},
     "mrpc": {"real_small": 300, "validation": 400, "test": 1725, "real_large": 3251, "generated": 1220},
 }
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real benchmarks' files are not beside this checkout")
 @pytest.mark.parametrize("name", ROW_COUNTS)
-def test_the_papers_benchmarks(name, monkeypatch):
+def test_the_papers_benchmarks_and_their_variants(name, monkeypatch):
     monkeypatch.setenv(MIRROR, str(REAL))
     spec = resolve(name)
     assert set(spec.digests) == set(spec.splits)
