@@ -147,6 +147,9 @@ class Benchmark(FrozenModel):
     splits: dict[str, SplitOrigin]
     digests: dict[str, str] = {}
     """Expected digests of splits, or prefixes of them: another digest is an error."""
+    drawn_as: str | None = None
+    """Another benchmark's name, to divide pools as that one does: a variant that names its base has its base's real
+    rows. The division depends on the name; default: the benchmark's own."""
     near_duplicate: float | None = Field(default=0.8, gt=0.0, le=1.0)
     """Jaccard similarity of word bigrams from which two rows count as near-duplicates; None: keep near-duplicates."""
     limits: dict[str, Positive] = {}
@@ -189,6 +192,11 @@ class Benchmark(FrozenModel):
         for label in {*part.confusion, *(other for targets in part.confusion.values() for other in targets)}:
             if label not in self.labels:
                 raise ValueError(str(unknown("label", label, self.labels, f"splits.{name}.confusion")))
+
+    @property
+    def stream(self) -> str:
+        """The name of the random stream that divides the pools."""
+        return self.drawn_as or self.name
 
     @property
     def prompt(self) -> TaskPrompt:

@@ -173,7 +173,8 @@ def _build(benchmark: Benchmark) -> SplitsWithNotes:
     evaluation_pools = [pool for pool in parts if any(name in parts[pool] for name in _HELD_OUT)]
     for pool in (*evaluation_pools, *(pool for pool in parts if pool not in evaluation_pools)):
         rows, notes = _without_leaks(*_read_clean(benchmark.pools[pool], pool, benchmark), out, benchmark)
-        splits = partition(rows, parts[pool], _near_duplicate_groups(rows, benchmark), benchmark.labels, benchmark.name)
+        groups_of = _near_duplicate_groups(rows, benchmark)
+        splits = partition(rows, parts[pool], groups_of, benchmark.labels, benchmark.stream)
         unused = len(rows) - sum(map(len, splits.values()))
         notes.append(f"{pool}: {unused} of {len(rows)} rows are in no split")
         out |= {name: (split, notes) for name, split in splits.items()}

@@ -13,6 +13,7 @@ from harness.config.benchmark import Benchmark
 from harness.data import benchmarks
 from harness.data.benchmarks import catalogue, load, resolve, summary
 from harness.data.near_duplicates import groups
+from harness.data.readers import fingerprint
 from harness.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -200,3 +201,14 @@ def test_a_variant_of_a_benchmark_is_three_lines(tiny_benchmark, tmp_path):
     assert variant.name == "variant"
     loaded = load(variant, ["generated", "noisy"])
     assert (loaded["generated"].labels != loaded["noisy"].labels).sum() == 12
+
+
+def test_a_variant_draws_its_rows_as_its_base(tmp_path):
+    base = tiny(tmp_path)
+    alone, variant = (base.model_copy(update={"name": "variant", "drawn_as": name}) for name in (None, base.name))
+    expected, other, same = (
+        {name: split.digest for name, split in load(benchmark, benchmark.splits).items()}
+        for benchmark in (base, alone, variant)
+    )
+    assert other != expected == same
+    assert fingerprint(variant) == fingerprint(base) != fingerprint(alone), "the cache may serve both"
