@@ -103,9 +103,8 @@ def fingerprint(benchmark: Benchmark) -> str:
     Raises:
         UserError: a file or package is missing.
     """
-    spec = benchmark.model_dump(
-        mode="json", exclude={"description", "license", "origin", "digests", "limits", "pools", "splits"}
-    )
+    apart = {"name", "division", "description", "license", "origin", "digests", "limits", "pools", "splits"}
+    spec = benchmark.model_dump(mode="json", exclude=apart) | {"name": benchmark.stream}
     for group in ("pools", "splits"):
         entries: Mapping[str, PoolSplit | CorruptedSplit | DataSource] = getattr(benchmark, group)
         spec[group] = {name: _identity(entry) for name, entry in entries.items()}

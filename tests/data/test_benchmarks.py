@@ -13,6 +13,7 @@ from harness.config.benchmark import Benchmark
 from harness.data import benchmarks
 from harness.data.benchmarks import catalogue, load, resolve, summary
 from harness.data.near_duplicates import groups
+from harness.data.readers import fingerprint
 from harness.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -219,11 +220,13 @@ def test_a_variant_divides_a_pool_as_its_original_does(tmp_path):
         for file in ("original", "other", "variant")
     )
     assert all(variant[name] == original[name] != other[name] for name in names[:3])
+    files = [resolve(str(tmp_path / f"{file}.yaml")) for file in ("other", "variant")]
+    assert fingerprint(files[0]) != fingerprint(files[1]), "the cache keeps them apart"
     assert len(variant["generated"]) == 40, "a split replaces the included one"
     assert not set(variant["generated"]) & {id_ for name in names[:3] for id_ in variant[name]}
 
 
-@pytest.mark.parametrize("name", ["financial", "tweet_irony"])
+@pytest.mark.parametrize("name", ["financial", "tweet_irony", "mrpc"])
 def test_few_shot_rows_come_with_the_real_splits_of_their_base(name):
     base, variant = resolve(name), resolve(f"{name}_few_shot")
     assert variant.division == base.name, "else test rows of the variant may be among those that the writer saw"

@@ -120,6 +120,7 @@ ROW_COUNTS = {
     "tweet_irony": {"real_small": 300, "validation": 955, "test": 784, "real_large": 2560, "generated": 1000},
     "tweet_irony_few_shot": {"real_small": 300, "validation": 955, "test": 784, "real_large": 2560, "generated": 600},
     "mrpc": {"real_small": 300, "validation": 400, "test": 1725, "real_large": 3251, "generated": 1220},
+    "mrpc_few_shot": {"real_small": 300, "validation": 400, "test": 1725, "real_large": 3251, "generated": 600},
 }
 
 
@@ -139,3 +140,11 @@ def test_the_papers_benchmarks_and_their_variants(name, monkeypatch):
     for split in ("real_small", "real_large", "generated"):
         assert not matches(row_texts(splits[split]), held_out, 0.8).any()
     assert not matches(row_texts(splits["validation"]), row_texts(splits["test"]), 0.8).any()
+
+
+def test_the_few_shot_variant_has_the_real_rows_of_its_base():
+    base, variant = resolve("mrpc"), resolve("mrpc_few_shot")
+    assert {name for name in base.splits if base.digests[name] != variant.digests[name]} == {"generated", "noisy"}
+    rows = read(variant.splits["generated"], "generated", variant)
+    assert np.bincount(rows.labels).tolist() == [300, 300]
+    assert len({*rows.texts}) == len({*rows.pairs}) == len(rows) == 600
