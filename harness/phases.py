@@ -10,6 +10,7 @@ class Phase(StrEnum):
 
     LOAD = "load"
     TOKENIZE = "tokenize"
+    EMBED = "embed"
     WARM_UP = "warm_up"
     OUTER_ROUNDS = "outer_rounds"
     TRAIN = "train"
@@ -32,6 +33,7 @@ class Phase(StrEnum):
 LABELS = {
     Phase.LOAD: "load data and model",
     Phase.TOKENIZE: "tokenize",
+    Phase.EMBED: "embed texts",
     Phase.WARM_UP: "warm up",
     Phase.OUTER_ROUNDS: "learn weights before training",
     Phase.TRAIN: "train",

@@ -201,6 +201,7 @@ BESIDES = {
     "harness.methods.hu": {"harness.config.experiment"},
     "harness.methods.sungen": {"harness.config.experiment"},
     "harness.methods.mix": {"harness.config.sources"},
+    "harness.methods.ratio": {"harness.config.sources", "harness.data.density_ratio"},
     "harness.methods.llm_few_shot": {
         "harness.config.benchmark", "harness.config.schema", "harness.data.split", "harness.store",
         "harness.llm.classify", "harness.llm.prompts", "harness.llm.settings",

@@ -24,9 +24,6 @@ from harness.store import Store
 if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
     from harness.driver import Summary
 
-#: The metrics of a trial's run that are no metrics of a split.
-RUNTIME_PREFIXES, RUNTIME_SUFFIXES = ("seconds_", "llm_"), ("_mb", "_temperature")
-
 
 def plan(plan: Plan, paths: Paths, out: Console, measure: bool = False) -> None:
     """Prints the trials by row of the grid, which are finished, the checkers, and an estimate of the time left.
@@ -138,7 +135,7 @@ def trial(prefix: str, paths: Paths, out: Console) -> None:
     runtime = {
         k: v
         for k, v in sorted(entry.metrics.items())
-        if k.startswith(("seconds_", "llm_")) or k.endswith(("_mb", "_temperature"))
+        if k.startswith(("seconds_", "llm_", "diagnostic_")) or k.endswith(("_mb", "_temperature"))
     }
     for key, value in runtime.items():
         out.print(f"  {key.replace('_', ' ')}: {value:.2f}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # listing and planning load no torch
 
     from harness.methods.protocols import InnerTraining, MetaGradient
 
-Need = Literal["quality", "diversity", "out_of_fold", "real", "gradients", "inner_training"]
+Need = Literal["quality", "diversity", "out_of_fold", "real", "embeddings", "gradients", "inner_training"]
 #: Lower bound of log-probabilities: ratios of probabilities of 0 and 1 stay finite in float32.
 LOG_FLOOR = float(np.log(np.finfo(np.float32).tiny))
 
@@ -98,6 +98,8 @@ class SourceInfo:
         real_labels: class indices of the small real set, int64 [m], if the method needs it.
         is_real: which of the n rows are real, bool [n], if the method has ``weighs_real_rows``; else None.
         diversity: log-probabilities of the diversity checker, float32 [n, C], as in ``MicroBatch``.
+        embeddings: of the n rows and of the m real ones, float32 [n, D] and [m, D], if the method needs them.
+        seed: the trial's seed, for streams of the method's own.
     """
 
     labels: npt.NDArray[np.int64]
@@ -105,6 +107,8 @@ class SourceInfo:
     real_labels: npt.NDArray[np.int64] | None
     is_real: npt.NDArray[np.bool_] | None = None
     diversity: npt.NDArray[np.float32] | None = None
+    embeddings: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
+    seed: int = 0
 
 
 class Method(ABC, Generic[Settings]):
@@ -115,8 +119,9 @@ class Method(ABC, Generic[Settings]):
     Class attributes:
         name: its name in experiments.
         needs: its inputs: "quality" and "diversity" checker scores, "out_of_fold" (beside "diversity": every row is
-            scored by a checker that was trained without it), "real" rows, "gradients" (derivatives of the loss on real
-            rows with respect to the weights), "inner_training" (trainings before the real one).
+            scored by a checker that was trained without it), "real" rows, "embeddings" (beside "real": of both kinds
+            of texts, by the frozen encoder), "gradients" (derivatives of the loss on real rows with respect to the
+            weights), "inner_training" (trainings before the real one).
         hidden_settings: settings that are not part of its name in tables.
         weighs_real_rows: False: in a stage that mixes real rows with others, real rows keep weight 1 and the method
             sees only the others. True: it sees and weighs all rows, and ``MicroBatch.real`` says which are real.
@@ -189,6 +194,10 @@ class Method(ABC, Generic[Settings]):
         Args:
             total: the sum of a tensor over all processes.
         """
+
+    def diagnostics(self) -> dict[str, float]:
+        """What the method found out about its rows, recorded with the results as ``diagnostic_<key>``."""
+        return {}
 
     def forward_cost(self, training: Training, epochs: float) -> float:
         """Average cost per training row in forward-pass equivalents; used for time estimates.

@@ -32,6 +32,7 @@ IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "varia
 RUNTIME = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second")
 #: What trials record beside metrics and runtime, where it applies.
 RECORDED = ("quality_temperature", "diversity_temperature")
+PREFIXES = ("seconds_", "llm_", "diagnostic_")
 #: Columns of earlier versions.
 RENAMED = {"seconds_tokenise": "seconds_tokenize"}
 
@@ -128,7 +129,7 @@ class _Loader:
             return row
         chosen = history.chosen(self.rule)
         metrics = {RENAMED.get(key, key): value for key, value in entry.metrics.items()}
-        runtime = {k: v for k, v in metrics.items() if k.startswith(("seconds_", "llm_")) or k in (*RUNTIME, *RECORDED)}
+        runtime = {k: v for k, v in metrics.items() if k.startswith(PREFIXES) or k in (*RUNTIME, *RECORDED)}
         device = {"device": entry.tags.get("env.device", "")}
         return row | {"epoch": int(chosen["epoch"])} | _metrics(chosen) | runtime | device
 

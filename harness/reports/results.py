@@ -40,6 +40,7 @@ class Results:
             as a checker), ``peak_memory_mb``, ``peak_gpu_memory_mb``, ``rows_per_second``, ``device``, ``threads``.
             Of a language model's own row: ``llm_calls``, ``llm_unparsable``, ``llm_tokens_in``, ``llm_tokens_out``,
             ``llm_cost`` (in the currency of its prices), ``llm_seconds`` (inside the calls, added up).
+            Where they apply: ``quality_temperature``, ``diversity_temperature``, and ``diagnostic_*`` of methods.
             A measured column that no trial has may be absent: it is added, empty.
         epochs: one row a trial and epoch (1, 2, ...): the identifying columns, ``train_loss``, the accuracies, F1s
             and weight statistics.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from harness.config.experiment import Training
@@ -50,19 +50,31 @@ def load_classifier(encoder: str, classes: int, seed: int, attention: str, layer
     Raises:
         TrialError: the encoder does not support this attention, or has fewer layers.
     """
+    torch.manual_seed(derive(seed, "initialisation"))
+    return _load(AutoModelForSequenceClassification, encoder, attention, layers, num_labels=classes)
+
+
+def load_encoder(encoder: str, attention: str, layers: int | None = None) -> nn.Module:
+    """The pretrained encoder without a head, float32; see ``load_classifier``. Leaves random generators as they are.
+
+    Raises:
+        TrialError: the encoder does not support this attention, or has fewer layers.
+    """
+    with torch.random.fork_rng([]):  # weights that a checkpoint lacks are drawn
+        return _load(AutoModel, encoder, attention, layers)
+
+
+def _load(kind: Any, encoder: str, attention: str, layers: int | None, **options: Any) -> nn.Module:
     path, revision = _split_revision(encoder)
-    options: dict[str, Any] = dict(revision)
+    options |= revision
     if layers is not None:
         known = getattr(AutoConfig.from_pretrained(path, **revision), "num_hidden_layers", 0)
         if layers > known:
             raise TrialError(f"the encoder {encoder!r} has {known} layers: expected at most as many, found {layers}")
         options["num_hidden_layers"] = layers  # the weights of the other layers are not loaded
-    torch.manual_seed(derive(seed, "initialisation"))
     try:
         with _quiet():
-            model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-                path, num_labels=classes, attn_implementation=attention, dtype=torch.float32, **options
-            )
+            model: nn.Module = kind.from_pretrained(path, attn_implementation=attention, dtype=torch.float32, **options)
     except ValueError as error:
         if "attn_implementation" not in str(error):
             raise

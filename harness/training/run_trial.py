@@ -25,6 +25,7 @@ from harness.planning.trials import ROLES, Job, Role, Trial, TrialStage
 from harness.seeds import derive
 from harness.store import Store
 from harness.training.classifier import load_tokenizer, make_classifier
+from harness.training.embeddings import embed
 from harness.training.evaluation import FloatArray, label_metrics, predict
 from harness.training.inner_training import InnerTrainingRun
 from harness.training.loop import Inputs, Loop, Outcome, Report
@@ -121,6 +122,7 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, group: Pro
     runtime = timer.runtime()
     runtime |= {"rows_per_second": rows_trained / timer.seconds[Phase.TRAIN]} | peak_memory_mb(group.device)
     runtime |= _temperatures(trial, store)
+    runtime |= {f"diagnostic_{key}": value for key, value in method.diagnostics().items()}
     arrays = {name: np.stack([v for o in outcomes for v in o.predictions[name]]) for name in evaluation}
     arrays["weights"] = _all_weights(trial, splits, outcomes)
     history = [entry for outcome in outcomes for entry in outcome.history]
@@ -201,12 +203,33 @@ def _inputs(
             weighed, rows = None, source
     needs = method.needs_with(method.settings)
     real = select(("real_small",), splits, trial.fraction, trial.seed) if "real" in needs else None
-    real_labels = None if real is None else real.labels
-    method.prepare(SourceInfo(rows.labels, len(trial.task.labels), real_labels, is_real, diversity))
+    real_labels, embeddings = None if real is None else real.labels, None
+    if "embeddings" in needs:
+        assert real is not None, "methods that need embeddings need real rows too"
+        with timer.phase(Phase.EMBED):
+            names = weighed_splits(stage.splits)
+            embeddings = (
+                _embeddings(trial, names, rows, splits, store, timer.device),
+                _embeddings(trial, ("real_small",), real, splits, store, timer.device),
+            )
+    info = SourceInfo(
+        rows.labels, len(trial.task.labels), real_labels, is_real, diversity, embeddings, seed=trial.seed
+    )  # fmt: skip
+    method.prepare(info)
     real_inputs = None
     if real is not None and needs & {"gradients", "inner_training"}:  # other methods only use the labels
         real_inputs = (real, tokens_of_rows(real))
     return Inputs(source, tokens, quality, diversity, evaluation, real_inputs, weighed, is_real)
+
+
+def _embeddings(
+    trial: Trial, names: tuple[str, ...], rows: Split, splits: dict[str, Split], store: Store, device: torch.device
+) -> FloatArray:
+    """The embeddings of some rows of the named splits, float32 [n, D]; those of whole splits are stored."""
+    parts = [embed(trial, splits[name], tokens_of(trial, splits[name], store), store, device) for name in names]
+    position = {id_: number for number, id_ in enumerate(id_ for name in names for id_ in splits[name].ids)}
+    out: FloatArray = np.concatenate(parts)[[position[id_] for id_ in rows.ids]]
+    return out
 
 
 def _weighed_rows(

@@ -22,7 +22,7 @@ class PhaseTimer:
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[Phase, float] = {}
-        self._device = device
+        self.device = device
         self._open: list[Phase] = []
         self._since = 0.0
 
@@ -51,5 +51,5 @@ class PhaseTimer:
         self._since = now
 
     def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

@@ -22,7 +22,8 @@ class TrialResult:
 
     Attributes:
         history: metrics of every evaluation.
-        runtime: seconds by phase, peak memory in MB, rows per second of training, temperatures of calibrated scores.
+        runtime: seconds by phase, peak memory in MB, rows per second of training, temperatures of calibrated scores,
+            diagnostics of the method.
         environment: device, threads, versions.
         arrays: ``test`` and ``validation`` log-probabilities, float32 [evaluations, rows, C]; ``weights``, float32
             [evaluations, n] over the rows of all splits of the source without the trial's fold, NaN for rows that were

@@ -235,7 +235,7 @@ def test_overrides_are_typed_by_yaml_and_by_the_setting(tmp_path):
         ({"name": "focl"},
          "unknown method 'focl'. Did you mean 'focal'? "
          "Known: ce, confident, dimp, filter, focal, gce, hu, imp, imp_quality, llm_few_shot, mix, power, prior, "
-         "relabel, ren, rho, sungen."),
+         "ratio, relabel, ren, rho, sungen."),
         ({"name": "focal", "gama": 1},
          "method focal: unknown key 'gama'. Did you mean 'gamma'? Known: clip, gamma, normalize."),
         ({"name": "focal", "gamma": -1}, "method focal: gamma: expected at least 0.0, found -1"),

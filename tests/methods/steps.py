@@ -39,15 +39,18 @@ def make_step(
 
 def make(name: str, classes: int = 3, **settings: Any) -> AnyMethod:
     """A method by name, prepared on a source in which every class occurs and every second row is real;
-    the diversity checker's scores are random."""
+    scores and embeddings are random."""
     kind = methods.get(name)
     method = kind(kind.settings_type()(**settings))
     source = np.arange(8 * classes) % classes
-    scores = np.random.Generator(np.random.PCG64(3)).dirichlet(np.ones(classes), len(source))
+    rng = np.random.Generator(np.random.PCG64(3))
+    scores = rng.dirichlet(np.ones(classes), len(source))
+    real = np.arange(2 * classes + 1) % classes
+    embeddings = (rng.normal(0, 1, (len(source), 4)), rng.normal(0.3, 1, (len(real), 4)))
     method.prepare(
         SourceInfo(
-            source, classes, np.append(np.arange(classes), 0), np.arange(len(source)) % 2 == 1,
-            np.log(scores).astype(np.float32),
+            source, classes, real, np.arange(len(source)) % 2 == 1, np.log(scores).astype(np.float32),
+            tuple(values.astype(np.float32) for values in embeddings),
         )
     )  # fmt: skip
     return method

@@ -127,7 +127,7 @@ def test_only_what_it_declares_is_needed(name):
         probabilities=False,
     )
     assert torch.equal(make(name).weights(bare), make(name).weights(full))
-    assert needs <= {"quality", "diversity", "out_of_fold", "real", "inner_training"}
+    assert needs <= {"quality", "diversity", "out_of_fold", "real", "embeddings", "inner_training"}
 
 
 @every_method
@@ -165,6 +165,8 @@ def test_the_score_of_rho_is_the_log_of_dimps_weight():
         ("mix", {"alpha": 0.5}, None, None),
         ("relabel", {}, "any", None),
         ("confident", {}, None, "certain"),
+        ("ratio", {"tau": 0}, None, None),
+        ("ratio", {"tau": 0, "times_imp": True}, "any", "same"),
     ],
 )
 def test_identities_with_cross_entropy(name, options, quality, diversity):
@@ -197,6 +199,11 @@ def test_a_checker_that_knows_nothing_gives_equal_weights():
     assert torch.equal(make("imp").weights(same), torch.ones(16))
     expected = (1 / CLASSES) / step.log_model.detach().exp()
     torch.testing.assert_close(make("dimp").weights(same), expected, rtol=1e-5, atol=0.0)
+
+
+def test_a_ratio_of_1_times_imp_is_imp():
+    step = ordinary_step()
+    assert torch.equal(make("ratio", tau=0, times_imp=True).weights(step), make("imp").weights(step))
 
 
 def test_imp_of_the_model_as_diversity_checker_is_dimp():

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import TrialError
+from harness.errors import TrialError, UserError
 from harness.methods import Method, MethodSettings, SourceInfo
 from harness.methods.base import LOG_FLOOR, ratio
 from tests.methods.steps import make, make_step
@@ -261,6 +261,47 @@ def test_confident_keeps_everything_where_the_scores_know_nothing():
     method = make("confident")
     method.prepare(SourceInfo(np.arange(9) % 3, 3, None, diversity=np.full((9, 3), -np.log(3), np.float32)))
     assert method.weights(make_step(np.zeros((9, 3)), np.arange(9) % 3)).tolist() == [1.0] * 9
+
+
+def test_ratio_is_the_flattened_density_ratio(monkeypatch):
+    """log r = (ln 4, -ln 9): r = 4 and 1/9."""
+    seen = []
+    log_r = np.array([math.log(4), -math.log(9)])
+    monkeypatch.setattr("harness.methods.ratio.log_density_ratio", lambda *args: seen.append(args) or (log_r, 0.8))
+    embeddings = (np.zeros((2, 3), np.float32), np.ones((6, 3), np.float32))
+    info = SourceInfo(np.array([2, 1]), 3, np.array([0, 1, 2] * 2), embeddings=embeddings, seed=7)
+    step = make_step(LOGITS, LABELS, QUALITY, DIVERSITY)
+    for options, expected in (
+        ({}, [4, 1 / 9]),
+        ({"tau": 0.5, "c": 3.0}, [2, 1 / 3]),
+        ({"tau": 2}, [16, 1 / 81]),
+        ({"times_imp": True}, [4 * 0.5 / 0.4, 0.75 / 0.9 / 9]),
+        ({"times_imp": True, "tau": 0.5}, [2 * 0.5 / 0.4, 0.75 / 0.9 / 3]),
+        ({"clip": 2.0}, [2, 1 / 9]),
+    ):
+        method = make("ratio", **options)
+        method.prepare(info)
+        np.testing.assert_allclose(method.checked_weights(step).numpy(), expected, rtol=2e-6)
+        assert method.diagnostics() == {"auc": 0.8}
+        assert seen[-1][:2] == embeddings
+        assert seen[-1][2:] == (options.get("c", 1.0), 7)
+
+
+def test_ratio_stays_finite(monkeypatch):
+    monkeypatch.setattr("harness.methods.ratio.log_density_ratio", lambda *_: (np.array([500.0, -500.0]), 1.0))
+    weights = make("ratio", times_imp=True).weights(make_step(LOGITS, LABELS, QUALITY, DIVERSITY))
+    assert weights.isfinite().all()
+
+
+def test_ratio_does_not_compare_real_rows_with_themselves():
+    for splits in (("generated",), ("real_large",), ("real_small", "generated")):
+        make("ratio").check_splits(splits)
+    with pytest.raises(UserError) as caught:
+        make("ratio").check_splits(("real_small",))
+    assert str(caught.value) == (
+        "method 'ratio' compares the texts of a source with those of real_small: expected a source of other rows, "
+        "found real_small"
+    )
 
 
 def test_relabel_learns_the_soft_labels_of_the_checker():

@@ -302,6 +302,17 @@ def test_confident_needs_scores_out_of_fold():
     assert imp.diversity_folds == confident.diversity_folds
 
 
+def test_ratio_needs_checkers_only_with_imp():
+    jobs = jobs_of([("generated", ["ratio", {"name": "ratio", "times_imp": True}])])
+    assert cells(jobs) == {
+        ("real_small", "ce", False): 1, ("generated", "ce", False): 1, ("generated", "ratio", True): 1,
+        ("generated", "ratio(times_imp=True)", True): 1,
+    }  # fmt: skip
+    assert all("real_small" in job.trial.task.digests for job in jobs if job.requested)
+    alone = next(job.trial for job in jobs if job.label == "ratio")
+    assert (alone.checkers, alone.fraction) == ((), 1.0)
+
+
 def test_folds_are_those_of_their_number_and_encoder():
     grid = [("generated", ["imp"])]
     every = [

@@ -28,6 +28,7 @@ PHASE_COLORS = {
     Phase.OUTER_ROUNDS: COLORS[4],
     Phase.META_GRADIENT: COLORS[6],
     Phase.CLASSIFY: COLORS[5],
+    Phase.EMBED: COLORS[7],
 }
 
 
