@@ -20,7 +20,15 @@ from harness.reports import figures, formatting, tables
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
-from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
+from harness.reports.results import (
+    DIAGNOSTIC,
+    LANGUAGE_MODEL,
+    MACHINE,
+    OUTCOMES,
+    TEMPERATURES,
+    WEIGHT_STATISTICS,
+    Results,
+)
 from harness.reports.state import report_key
 from harness.reports.tables import Table
 
@@ -58,7 +66,8 @@ def write(results: Results, folder: Path) -> Path:
             drawing.save(folder / "figures")
     order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
     times = [phase.key for phase in Phase if phase.key in order]
-    _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS], folder / "trials.csv")
+    more = [name for name in map(str, order) if name in TEMPERATURES or name.startswith(DIAGNOSTIC)]
+    _write_csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS, *sorted(more)], folder / "trials.csv")
     measured = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
     _write_csv(order, [*IDENTITY, *times, *MACHINE, *measured], folder / "runtime.csv")
     if results.meta.get("experiment"):
