@@ -24,15 +24,13 @@ from harness.ledger.artifacts import (
 from harness.ledger.entries import Entry, Reader
 from harness.ledger.legacy import upgrade_experiment, upgrade_weights
 from harness.reports.resampling import TestPredictions
-from harness.reports.results import Results
+from harness.reports.results import DIAGNOSTIC, TEMPERATURES, Results
 from harness.reports.state import find_parent, read_plan, state_key
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "interrupted"}
 IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "variant")
 RUNTIME = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second")
-#: What trials record beside metrics and runtime, where it applies.
-RECORDED = ("quality_temperature", "diversity_temperature")
-PREFIXES = ("seconds_", "llm_", "diagnostic_")
+PREFIXES = ("seconds_", "llm_", DIAGNOSTIC)
 #: Columns of earlier versions.
 RENAMED = {"seconds_tokenise": "seconds_tokenize"}
 
@@ -129,7 +127,7 @@ class _Loader:
             return row
         chosen = history.chosen(self.rule)
         metrics = {RENAMED.get(key, key): value for key, value in entry.metrics.items()}
-        runtime = {k: v for k, v in metrics.items() if k.startswith(PREFIXES) or k in (*RUNTIME, *RECORDED)}
+        runtime = {k: v for k, v in metrics.items() if k.startswith(PREFIXES) or k in (*RUNTIME, *TEMPERATURES)}
         device = {"device": entry.tags.get("env.device", "")}
         return row | {"epoch": int(chosen["epoch"])} | _metrics(chosen) | runtime | device
 

@@ -24,7 +24,15 @@ from harness.reports.findings import findings
 from harness.reports.folder import EXPERIMENT, IDENTITY, PAGE, RUNTIME, TRIALS
 from harness.reports.reference import reference
 from harness.reports.rendering import environment
-from harness.reports.results import LANGUAGE_MODEL, MACHINE, OUTCOMES, WEIGHT_STATISTICS, Results
+from harness.reports.results import (
+    DIAGNOSTIC,
+    LANGUAGE_MODEL,
+    MACHINE,
+    OUTCOMES,
+    TEMPERATURES,
+    WEIGHT_STATISTICS,
+    Results,
+)
 from harness.reports.state import report_key
 from harness.reports.tables import Table
 
@@ -74,7 +82,8 @@ def render(results: Results) -> dict[str, bytes]:
             files |= {f"figures/{name}": content for name, content in drawing.files().items()}
     order = results.trials.sort_values(IDENTITY[:7], kind="stable", na_position="first")
     times = [phase.key for phase in Phase if phase.key in order]
-    files[TRIALS] = _csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS])
+    more = [name for name in map(str, order) if name in TEMPERATURES or name.startswith(DIAGNOSTIC)]
+    files[TRIALS] = _csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS, *sorted(more)])
     measured = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
     files[RUNTIME] = _csv(order, [*IDENTITY, *times, *MACHINE, *measured])
     if results.meta.get("experiment"):

@@ -20,6 +20,10 @@ OUTCOMES = (
 )
 WEIGHT_STATISTICS = ("weight_mean", "weight_min", "weight_max", "weight_clipped", "weight_ess")
 LANGUAGE_MODEL = ("llm_calls", "llm_unparsable", "llm_tokens_in", "llm_tokens_out", "llm_cost", "llm_seconds")
+#: Of calibrated scores; in the results of an experiment that has any.
+TEMPERATURES = ("quality_temperature", "diversity_temperature")
+#: Start of the columns with what methods found out about their rows.
+DIAGNOSTIC = "diagnostic_"
 MACHINE = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second", "device", "threads")
 
 

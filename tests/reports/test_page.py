@@ -72,6 +72,17 @@ def test_csv_floats_read_back_to_the_same_bits(page: Path) -> None:
         assert rows[trial]["seed"] in {"0", "1", "2"}
 
 
+def test_temperatures_and_diagnostics_stand_in_trials_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.reports.page._sections", lambda results: [])
+    results = make()
+    more = {"diagnostic_auc": 0.9, "quality_temperature": 1.5}
+    write(replace(results, trials=results.trials.assign(**more)), tmp_path)
+    with (tmp_path / "trials.csv").open(encoding="utf-8") as file:
+        first = next(csv.DictReader(file))
+    assert list(first)[-2:] == list(more)
+    assert (first["diagnostic_auc"], first["quality_temperature"]) == ("0.9", "1.5")
+
+
 def test_everything_is_escaped(build: Build, tmp_path: Path) -> None:
     results = build(methods=("ce", "imp", "dimp"), rows=30)
     trials = results.trials
