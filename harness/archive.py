@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.checkers.scores import scores_exist, scores_key
+from harness.checkers.scores import scores_key
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.ledger.artifacts import best_epoch
@@ -33,7 +33,8 @@ def export(jobs: Iterable[Job], store: Store, path: Path) -> int:
     """Writes the results of the finished jobs to a zip; returns how many there are.
 
     Args:
-        jobs: of an experiment; those without a result, or without their scores, are left out.
+        jobs: of an experiment; those without a result are left out. A checker goes with the scores that it has; where
+            it has to score other rows too, it is trained again.
         store: has the results.
         path: the file; replaced if it exists.
 
@@ -44,14 +45,13 @@ def export(jobs: Iterable[Job], store: Store, path: Path) -> int:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for job in sorted(jobs, key=lambda job: job.trial.id):
             result = load_result(job.trial, store)
-            if result is None or not scores_exist(job.trial.id, job.scores.values(), store):
+            if result is None:
                 continue
             finished += 1
             _write(archive, f"trials/{job.trial.id}.npz", pack(_reduced(result)))
             for key in sorted(scores_key(job.trial.id, digests) for digests in job.scores.values()):
-                scores = store.get("scores", key)
-                assert scores is not None, "they exist"
-                _write(archive, f"scores/{key}.npz", scores)
+                if (scores := store.get("scores", key)) is not None:
+                    _write(archive, f"scores/{key}.npz", scores)
     if not finished:
         raise UserError(f"the store {store.root} has no result of this experiment; run it first, or see --home")
     write_atomically(path, buffer.getvalue())

@@ -60,14 +60,19 @@ def test_an_archive_of_equal_results_has_equal_bytes(finished, tmp_path):
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def test_a_trial_without_its_scores_is_left_out(finished, tmp_path):
+def test_a_checker_without_scores_goes_without_them(finished, tmp_path):
     plan, store, (checker, dimp) = finished
     partial = Store(str(tmp_path / "store"))
     for job in (checker, dimp):
         save_result(job.trial, load_result(job.trial, store), partial)
     export(plan.jobs, partial, tmp_path / "results.zip")
-    assert zipfile.ZipFile(tmp_path / "results.zip").namelist() == [f"trials/{dimp.trial.id}.npz"]
-    assert load_scores(checker.trial.id, next(iter(checker.scores.values())), store)
+    names = zipfile.ZipFile(tmp_path / "results.zip").namelist()
+    assert names == sorted(f"trials/{job.trial.id}.npz" for job in (checker, dimp))
+    other = fill(plan, tmp_path / "other")
+    restore(tmp_path / "results.zip", other)
+    run_trial.run(checker, other, lambda entry: None)
+    scores = [load_scores(checker.trial.id, next(iter(checker.scores.values())), s) for s in (store, other)]
+    np.testing.assert_array_equal(scores[0].log_probabilities, scores[1].log_probabilities, "trained again for them")
 
 
 def test_large_weights_are_not_rounded_to_infinity(finished, tmp_path):

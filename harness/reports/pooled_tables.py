@@ -44,8 +44,10 @@ def pooled_gains(results: Results) -> Table:
         "three seeds. p: permutation test over seeds, on these test rows (the sign of every paired difference is "
         "random if the method has no effect), corrected over this whole table. Smallest p: the lowest that the test "
         "could give with these pairs, before correction. In a single cell it would be 0.25 for three pairs and 0.063 "
-        "for five, so cells have the p of a t test. Detectable: the true gain that these seeds and test rows would "
-        "detect with 80 % power. With several shares of real rows, the largest is used."
+        "for five, so cells have the p of a t test. The interval takes the benchmarks as given, the test does not: "
+        "where a method gains on one benchmark and loses on another, p is large although the mean is well known. "
+        "Detectable: the true gain that these seeds and test rows would detect with 80 % power. With several shares of "
+        "real rows, the largest is used."
     ) + ROWS_UNKNOWN * any(not row.rows_known for row in comparisons)
     return table("Pooled over benchmarks", [*NAMES, *columns], rows, len(NAMES), note)
 
