@@ -22,8 +22,9 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 class SunGenSettings(MethodSettings):
     """Settings of ``sungen``: how weights are learned before the final training."""
 
-    rounds: Annotated[int, Field(gt=0)] = 4
-    """Outer rounds: each is one inner training from the initial model and one update of the weights."""
+    rounds: Annotated[int, Field(gt=0)] = 3
+    """Outer rounds: each is one inner training from the initial model and one update of the weights. Four are no better
+    (experiments/lookahead_settings.yaml)."""
     inner_epochs: Annotated[int, Field(gt=0)] = 3
     """Epochs of an inner training. After too few, gradients depend on class sizes more than on rows."""
     inner_share: Share = 1.0
