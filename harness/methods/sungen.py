@@ -23,8 +23,7 @@ class SunGenSettings(MethodSettings):
     """Settings of ``sungen``: how weights are learned before the final training."""
 
     rounds: Annotated[int, Field(gt=0)] = 3
-    """Outer rounds: each is one inner training from the initial model and one update of the weights. Four are no better
-    (experiments/lookahead_settings.yaml)."""
+    """Outer rounds, each one inner training from the initial model and one update of the weights; 4 are no better."""
     inner_epochs: Annotated[int, Field(gt=0)] = 3
     """Epochs of an inner training. After too few, gradients depend on class sizes more than on rows."""
     inner_share: Share = 1.0
