@@ -1,8 +1,9 @@
 """The results of finished trials in one file: to publish them, and to go on elsewhere without training them again.
 
 The file is a zip of the store's artifacts: ``trials/ID.npz`` and, for checkers, ``scores/KEY.npz``. Metrics, runtimes
-and scores are exact. Test predictions are those that the ledger keeps (the last evaluation and the best on validation
-rows), and predictions and weights are rounded to float16.
+and scores are exact, and so are the last validation predictions of checkers, which calibrate them. Test predictions are
+those that the ledger keeps (the last evaluation and the best on validation rows), and they and weights are rounded to
+float16.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def export(jobs: Iterable[Job], store: Store, path: Path) -> int:
             if result is None:
                 continue
             finished += 1
-            _write(archive, f"trials/{job.trial.id}.npz", pack(_reduced(result)))
+            _write(archive, f"trials/{job.trial.id}.npz", pack(_reduced(result, bool(job.scores))))
             for key in sorted(scores_key(job.trial.id, digests) for digests in job.scores.values()):
                 if (scores := store.get("scores", key)) is not None:
                     _write(archive, f"scores/{key}.npz", scores)
@@ -89,9 +90,11 @@ def restore(path: Path, store: Store) -> tuple[int, int]:
     return added, known
 
 
-def _reduced(result: TrialResult) -> TrialResult:
-    """A result with the arrays that the ledger keeps, in float16."""
+def _reduced(result: TrialResult, checker: bool) -> TrialResult:
+    """A result with the arrays that the ledger keeps, in float16; that of a checker with what calibrates it."""
     arrays = {"test": _rounded(result.arrays["test"][_kept(result)])}
+    if checker:
+        arrays["validation"] = result.arrays["validation"][-1:]
     if "weights" in result.arrays:
         arrays["weights"] = _rounded(result.arrays["weights"])
     return replace(result, arrays=arrays)
@@ -107,9 +110,12 @@ def _rounded(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _expanded(result: TrialResult) -> TrialResult:
     """A reduced result with arrays in the shapes of ``TrialResult``: NaN for predictions that are not kept."""
     arrays = {name: values.astype(np.float32) for name, values in result.arrays.items()}
-    test = np.full((len(result.history), *arrays["test"].shape[1:]), np.nan, dtype=np.float32)
-    test[_kept(result)] = arrays["test"]
-    return replace(result, arrays=arrays | {"test": test})
+    for name, kept in (("test", _kept(result)), ("validation", [-1])):
+        if name in arrays:
+            whole = np.full((len(result.history), *arrays[name].shape[1:]), np.nan, dtype=np.float32)
+            whole[kept] = arrays[name]
+            arrays[name] = whole
+    return replace(result, arrays=arrays)
 
 
 def _kept(result: TrialResult) -> list[int]:

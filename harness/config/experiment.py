@@ -34,6 +34,7 @@ from harness.config.schema import (
 )
 from harness.config.sources import SOURCES, SPLITS, STAGES
 from harness.errors import UserError, unknown
+from harness.metrics import SCORES
 
 #: Stage -> length, where an experiment sets none.
 DEFAULT_LENGTHS = {"real_small": {"steps": 80}}
@@ -63,7 +64,7 @@ class MethodChoice(FrozenModel):
         return {"name": value["name"], "settings": {**settings, **rest}}
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def _check_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values or len(set(values)) != len(values):
         raise ValueError(f"expected distinct values, at least one, found {list(values)}")
     return values
@@ -81,7 +82,7 @@ class GridRow(FrozenModel):
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        return None if seeds is None else _distinct(seeds)
+        return None if seeds is None else _check_distinct(seeds)
 
     @field_validator("source")
     @classmethod
@@ -198,6 +199,7 @@ class Reference(FrozenModel):
 
     @model_validator(mode="after")
     def _known_names(self) -> Reference:
+        known = [metric.key for metric in SCORES]
         for benchmark, sources in self.scores.items():
             for source, methods in sources.items():
                 where = f"scores.{benchmark}"
@@ -205,9 +207,9 @@ class Reference(FrozenModel):
                     raise ValueError(str(unknown("source", source, SOURCES, where)))
                 for method, values in methods.items():
                     for metric in values:
-                        if metric not in ("accuracy", "f1"):
+                        if metric not in known:
                             where = f"scores.{benchmark}.{source}.{method}"
-                            raise ValueError(str(unknown("metric", metric, ("accuracy", "f1"), where)))
+                            raise ValueError(str(unknown("metric", metric, known, where)))
         return self
 
 
@@ -265,7 +267,7 @@ class Experiment(FrozenModel):
     @field_validator("seeds", "quality_fractions")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _distinct(values)
+        return _check_distinct(values)
 
     @model_validator(mode="before")
     @classmethod
@@ -350,14 +352,14 @@ def _is_profile(override: str) -> bool:
 
 
 def _profile(profiles: Any, name: Any, path: Path) -> dict[str, Any]:
-    """The settings of a profile, with absolute paths."""
+    """The settings of a profile."""
     if not isinstance(profiles, dict):
         raise UserError(f"{path}: profiles: expected a mapping of names to settings, found {profiles!r}")
     if name not in profiles:
         raise UserError(f"{path}: {unknown('profile', str(name), profiles)}")
     if not isinstance(profiles[name], dict):
         raise UserError(f"{path}: profiles.{name}: expected a mapping of settings, found {profiles[name]!r}")
-    return _anchor_paths(profiles[name], path.parent)
+    return dict(profiles[name])
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -368,6 +370,10 @@ def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(benchmarks, list):
         raw["benchmarks"] = [_anchor_benchmark(entry, folder) for entry in benchmarks]
     _anchor_prompts(raw.get("grid"), folder)
+    profiles = raw.get("profiles")
+    for profile in profiles.values() if isinstance(profiles, dict) else ():
+        if isinstance(profile, dict):
+            _anchor_paths(profile, folder)
     return raw
 
 

@@ -429,8 +429,12 @@ profiles:
 
 def test_a_profile_is_merged_before_other_overrides(tmp_path):
     (tmp_path / "base.yaml").write_text("benchmarks: [mrpc]\nprofiles: {cpu: {seeds: [7]}}\n")
+    (tmp_path / "variants").mkdir()
     path = tmp_path / "x.yaml"
     path.write_text(PROFILES)
+    (tmp_path / "variants" / "y.yaml").write_text("include: ../x.yaml\n")
+    variant = load(tmp_path / "variants" / "y.yaml", ("profile=cpu",))
+    assert variant.benchmarks == (str(tmp_path / "own.yaml"),), "relative to the file that names it"
     plain, profile = load(path), load(path, ("training.epochs=2", "profile=cpu", "seeds=[8]"))
     assert plain.training.learning_rate == 6e-5
     assert plain.benchmarks == ("mrpc",)
