@@ -19,6 +19,7 @@ from pydantic import (
 
 from harness.config.benchmark import REPLACED_WHOLE, Benchmark, anchor_files
 from harness.config.checkers import Checkers, DiversityChecker, QualityChecker
+from harness.config.reference import Reference
 from harness.config.schema import (
     FrozenModel,
     PathText,
@@ -34,7 +35,6 @@ from harness.config.schema import (
 )
 from harness.config.sources import SOURCES, SPLITS, STAGES
 from harness.errors import UserError, unknown
-from harness.metrics import SCORES
 
 #: Stage -> length, where an experiment sets none.
 DEFAULT_LENGTHS = {"real_small": {"steps": 80}}
@@ -184,32 +184,6 @@ class Resources(FrozenModel):
             raise ValueError(f"gpus: expected at most 1 per worker, found {self.gpus}. Use workers for more devices")
         if self.workers > 1 and self.gpus not in (0.0, 1.0):
             raise ValueError(f"gpus: expected 0 or 1 with several workers, found {self.gpus}")
-        return self
-
-
-class Reference(FrozenModel):
-    """Published results, shown beside those of an experiment."""
-
-    title: str
-    """Where they come from, e.g. ``Kuo et al. 2025``."""
-    note: str = ""
-    """What differs, e.g. the encoder; shown below the table."""
-    scores: dict[str, dict[str, dict[str, dict[str, float]]]]
-    """Benchmark -> source -> method, as tables name it -> metric (``accuracy``, ``f1``) -> percent."""
-
-    @model_validator(mode="after")
-    def _known_names(self) -> Reference:
-        known = [metric.key for metric in SCORES]
-        for benchmark, sources in self.scores.items():
-            for source, methods in sources.items():
-                where = f"scores.{benchmark}"
-                if source not in SOURCES:
-                    raise ValueError(str(unknown("source", source, SOURCES, where)))
-                for method, values in methods.items():
-                    for metric in values:
-                        if metric not in known:
-                            where = f"scores.{benchmark}.{source}.{method}"
-                            raise ValueError(str(unknown("metric", metric, known, where)))
         return self
 
 

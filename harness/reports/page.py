@@ -17,7 +17,7 @@ from harness.files import write_atomically
 from harness.metrics import PRIMARY, SCORES
 from harness.phases import Phase
 from harness.reports import figures, formatting, latex, pooled_tables, tables
-from harness.reports.corruption_scores import corruption_scores
+from harness.reports.corruption_tables import corruption_scores
 from harness.reports.costs import CHECKERS
 from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.config.experiment import Reference
+from harness.config.reference import Reference
 from harness.config.schema import parse
 from harness.errors import UserError
 from harness.reports.reference import reference

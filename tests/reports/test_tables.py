@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.metrics import ACCURACY, MACRO_F1, Metric
 from harness.reports import formatting, grid, tables
-from harness.reports.corruption_scores import corruption_scores
+from harness.reports.corruption_tables import corruption_scores
 
 from .conftest import Build, edit, predict
 

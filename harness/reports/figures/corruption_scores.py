@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.reports import formatting
-from harness.reports.corruption_scores import COLUMNS, kinds_of, scored_cells
+from harness.reports.corruption_tables import COLUMNS, kinds_of, scored_cells
 from harness.reports.figures.base import ReportFigure
 from harness.reports.figures.style import COLORS, GREY, INK, Drawing, Palette, panels
 from harness.reports.grid import Key
