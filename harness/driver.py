@@ -3,70 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
-from harness.checkers.scores import load_scores
 from harness.config.sources import SOURCES
 from harness.data.benchmarks import catalogue
-from harness.data.selection import select, select_scored
+from harness.data.selection import select
 from harness.data.split import Split
 from harness.data.split_files import save_split
 from harness.errors import UserError
-from harness.ledger.artifacts import (
-    PlannedTrial,
-    PlanRecord,
-    Predictions,
-    Scores,
-    Texts,
-    Weights,
-    best_epoch,
-    to_parquet,
-)
-from harness.ledger.entries import Entry, finished, open_reader
+from harness.ledger.artifacts import PlannedTrial, PlanRecord, Texts, to_parquet
+from harness.ledger.entries import finished, open_reader
 from harness.ledger.legacy import describe_sources
-from harness.methods import methods
 from harness.paths import Paths
 from harness.planning.estimate import work
 from harness.planning.plan import Plan, missing
 from harness.planning.trials import Job, describe
+from harness.recorder import ProgressObserver, Recorder
 from harness.store import Store
 
-if TYPE_CHECKING:  # slow imports that a run without unfinished trials does not need
-    import pandas as pd
-
-    from harness.ledger.mlflow_ledger import Ledger
-    from harness.training.trial_result import TrialResult
-
-
-class ProgressObserver(Protocol):
-    """Shows the progress of a run; calls come one at a time. See also ``harness.cluster.tune.Observer``."""
-
-    def begin(self, jobs: Sequence[Job], slots: int, work: Callable[[Job], float]) -> None:
-        """A run of these jobs begins, ``slots`` at a time; ``work`` gives the work of a job in forward-pass rows."""
-
-    def started(self, job: Job) -> None:
-        """A job starts."""
-
-    def evaluated(self, job: Job, entry: Mapping[str, float]) -> None:
-        """An evaluation of a running job."""
-
-    def finished(self, job: Job, last: Mapping[str, float]) -> None:
-        """A job has its result; its last evaluation."""
-
-    def failed(self, job: Job, error: str) -> None:
-        """A job has failed."""
-
-    def died(self, job: Job) -> None:
-        """A job's process ended and is started again."""
-
-    def end(self) -> None:
-        """The run is over."""
+if TYPE_CHECKING:  # Ray is slow to import, and a run without unfinished trials does not need it
+    from harness.cluster.tune import Fit
 
 
 @dataclass(frozen=True)
@@ -84,7 +46,9 @@ class Summary:
     failed: dict[str, str]
 
 
-def execute(plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver) -> Summary:
+def execute(
+    plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver, fit: Fit | None = None
+) -> Summary:
     """Runs the unfinished trials of an experiment.
 
     Args:
@@ -93,6 +57,7 @@ def execute(plan: Plan, paths: Paths, address: str | None, command: str, console
         address: of a Ray cluster; None for RAY_ADDRESS, or else this machine.
         command: the command line, for the record.
         console: shows the progress.
+        fit: what a worker calls to train a trial; for measurements.
 
     Raises:
         UserError: another run of the same experiment uses this home folder, or the cluster is too small.
@@ -102,12 +67,14 @@ def execute(plan: Plan, paths: Paths, address: str | None, command: str, console
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / f"{name}.lock", timeout=0):
-            return _execute(plan, paths, address, command, console)
+            return _execute(plan, paths, address, command, console, fit)
     except Timeout:
         raise UserError(f"another run of the experiment {name!r} is using {paths.home}; wait until it ends") from None
 
 
-def _execute(plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver) -> Summary:
+def _execute(
+    plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver, fit: Fit | None
+) -> Summary:
     started = time.perf_counter()
     store = Store(paths.store)
     reader = open_reader(paths.tracking_uri, paths.home)
@@ -132,15 +99,15 @@ def _execute(plan: Plan, paths: Paths, address: str | None, command: str, consol
     status = "KILLED"
     try:
         if todo:
-            _run(todo, plan, paths, store, address, recorder)
+            _run(todo, plan, paths, store, address, recorder, fit)
         for job in (job for job in todo if job.trial.id not in recorder.ended):
             recorder.failed(job, "the trial ended without reporting a result; see Ray's log")
+        recorder.close()
         status = "FAILED" if recorder.errors else "FINISHED"
-    except BaseException:
-        ledger.abandon("interrupted: the run was stopped")
-        raise
     finally:
         console.end()
+        if status == "KILLED":
+            recorder.close()
         metrics = {}
         if todo:
             from harness.training.memory import own_peak_memory_mb
@@ -152,110 +119,18 @@ def _execute(plan: Plan, paths: Paths, address: str | None, command: str, consol
     return Summary(recorder.done, reused, {describe(plan.trials[i]): text for i, text in recorder.errors.items()})
 
 
-def _run(todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder) -> None:
+def _run(
+    todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder, fit: Fit | None
+) -> None:
     from harness.cluster import tune
 
     cluster = tune.connect(address, paths.home)
     try:
         tune.check_store(store, cluster)
         recorder.console.begin(todo, cluster.slots(plan.experiment.resources), work(plan))
-        tune.run(todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray")
+        tune.run(todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray", fit)
     finally:
         tune.disconnect()
-
-
-class Recorder:
-    """An observer that writes the results of jobs to the ledger and shows the progress.
-
-    Args:
-        plan: the experiment, with the rows of its splits.
-        store: with the results of trials.
-        ledger: opened.
-        console: shows the progress.
-        already: entries of trials whose result is in the ledger; they run again only to compute scores, and are not
-            recorded again.
-    """
-
-    def __init__(
-        self, plan: Plan, store: Store, ledger: Ledger, console: ProgressObserver, already: Mapping[str, Entry]
-    ) -> None:
-        self.plan, self.store, self.ledger, self.console, self.already = plan, store, ledger, console, already
-        self.errors: dict[str, str] = {}
-        self.ended: set[str] = set()
-        self.done = 0
-        self._runs: dict[str, str] = {}
-
-    def started(self, job: Job) -> None:
-        """Creates a child run."""
-        if job.trial.id not in self.already:
-            self._runs[job.trial.id] = self.ledger.begin(job)
-        self.console.started(job)
-
-    def evaluated(self, job: Job, entry: Mapping[str, float]) -> None:
-        """Writes the metrics of an evaluation."""
-        if job.trial.id in self._runs:
-            self.ledger.epoch(self._runs[job.trial.id], entry)
-        self.console.evaluated(job, entry)
-
-    def finished(self, job: Job) -> None:
-        """Writes the results of a trial and marks it as finished."""
-        from harness.training.trial_result import load_result
-
-        result = load_result(job.trial, self.store)
-        if result is None:
-            return self.failed(job, f"no result in the store {self.store.root}; check that all workers use this store")
-        splits = self.plan.splits[job.trial.task.name]
-        scores = score_frames(job, splits, self.store)
-        if run := self._runs.pop(job.trial.id, None):
-            frames = result_frames(job, result, splits) | scores
-            self.ledger.finish(run, result.runtime, result.environment, result.history, frames)
-        else:  # recorded earlier: only its scores are new
-            self.ledger.attach(self.already[job.trial.id].run, scores)
-        self.done += 1
-        self.ended.add(job.trial.id)
-        self.console.finished(job, result.history[-1])
-
-    def failed(self, job: Job, error: str) -> None:
-        """Writes the error and marks the trial as failed."""
-        self.errors[job.trial.id] = error.strip()
-        self.ended.add(job.trial.id)
-        if job.trial.id not in self.already:
-            self.ledger.fail(self._runs.pop(job.trial.id, "") or self.ledger.begin(job), error)
-        self.console.failed(job, error)
-
-    def died(self, job: Job) -> None:
-        """Marks the child run as interrupted; ``started`` will create another."""
-        if run := self._runs.pop(job.trial.id, None):
-            self.ledger.interrupt(run, "the trial's process died and was started again")
-        self.console.died(job)
-
-
-def result_frames(job: Job, result: TrialResult, splits: Mapping[str, Split]) -> dict[str, pd.DataFrame]:
-    """Test predictions (last and best epoch on validation) and the weights of the weighed rows, by file name."""
-    trial, test = job.trial, splits["test"]
-    epochs = {best_epoch(result.history), len(result.history)}
-    log_probs = {epoch: result.arrays["test"][epoch - 1] for epoch in epochs}
-    frames = {Predictions.FILE: Predictions.to_frame(test.ids, trial.task.labels, test.labels, log_probs)}
-    if "weights" in result.arrays:
-        rows = select(SOURCES[trial.source].splits, splits, trial.fraction, trial.seed, trial.fold)
-        weights = result.arrays["weights"]
-        if not methods.get(trial.method.name).weighs_real_rows:  # others keep weight 1
-            weighed = set(select(SOURCES[trial.source].weighed, splits, trial.fraction, trial.seed).ids)
-            chosen = [position for position, id_ in enumerate(rows.ids) if id_ in weighed]
-            rows, weights = rows.take(chosen), weights[:, chosen]
-        names = np.array(trial.task.labels)[rows.labels].tolist()
-        frames[Weights.FILE] = Weights.to_frame(rows.ids, names, rows.corruptions, weights)
-    return frames
-
-
-def score_frames(job: Job, splits: Mapping[str, Split], store: Store) -> dict[str, pd.DataFrame]:
-    """The log-probabilities of the rows that a checker scored, by file name."""
-    frames = {}
-    for digests in job.scores.values():
-        rows = select_scored(tuple(digests), splits, job.trial.fraction, job.trial.seed, job.trial.fold)
-        values = load_scores(job.trial.id, digests, store).log_probabilities
-        frames[Scores.file(job.trial.id, digests)] = Scores.to_frame(rows.ids, job.trial.task.labels, values)
-    return frames
 
 
 def plan_files(plan: Plan) -> dict[str, bytes]:

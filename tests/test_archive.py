@@ -9,8 +9,8 @@ import pytest
 
 from harness.archive import export, restore
 from harness.checkers.scores import load_scores
-from harness.driver import result_frames, score_frames
 from harness.errors import UserError
+from harness.recorder import result_frames, score_frames
 from harness.store import Store
 from harness.training import run_trial
 from harness.training.trial_result import TrialResult, load_result, save_result

@@ -73,6 +73,10 @@ class Progress:
         self._share[job.trial.id] = 0.0
         self._print(f"{describe(job)}: its process died; starting it again", "yellow")
 
+    def warn(self, line: str) -> None:
+        """Something that the user should know; from any thread."""
+        self._print(line, "yellow")
+
     def end(self) -> None:
         """The run is over."""
         if self._bar is not None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import traceback
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -33,6 +34,12 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+
+#: Called by a worker with the metrics of every evaluation.
+Report = Callable[[dict[str, Any]], None]
+#: Trains a trial: job, root of the store, resources, report, folder for Ray's state.
+Fit = Callable[[Job, str, Resources, Report, Path], None]
 
 
 class Observer(Protocol):
@@ -97,7 +104,8 @@ class DependencySearcher(_Stateless, Searcher):
         if self._ready:
             id_ = self._ids[heappop(self._ready)]
             self._running[trial_id] = id_
-            return {"job": self._waiting.pop(id_).model_dump_json()}
+            del self._waiting[id_]
+            return {"trial": id_}
         return None if self._waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -121,37 +129,47 @@ class DependencySearcher(_Stateless, Searcher):
 
 
 class ObserverCallback(_Stateless, Callback):
-    """Translates Tune's callbacks to those of an observer."""
+    """Translates Tune's callbacks to those of an observer.
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    Args:
+        jobs: that Tune runs.
+        observer: to tell.
+    """
+
+    def __init__(self, jobs: list[Job], observer: Observer) -> None:
+        self._jobs, self._observer = {job.trial.id: job for job in jobs}, observer
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial starts in its actor."""
-        self._observer.started(_job(trial))
+        self._observer.started(self._job(trial))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A trial reported an evaluation."""
         if isinstance(result.get("entry"), dict):
-            self._observer.evaluated(_job(trial), result["entry"])
+            self._observer.evaluated(self._job(trial), result["entry"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended, with a result or with an exception."""
         last = trial.last_result or {}
         if last.get("status") == 1:
-            self._observer.finished(_job(trial))
+            self._observer.finished(self._job(trial))
         else:
-            self._observer.failed(_job(trial), str(last.get("error", "the trial ended without reporting a result")))
+            self._observer.failed(
+                self._job(trial), str(last.get("error", "the trial ended without reporting a result"))
+            )
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died; Tune starts it again."""
-        self._observer.died(_job(trial))
+        self._observer.died(self._job(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died more often than it may be restarted."""
         self._observer.failed(
-            _job(trial), f"the trial's process died {trial.num_failures} times: killed, or out of memory"
+            self._job(trial), f"the trial's process died {trial.num_failures} times: killed, or out of memory"
         )
+
+    def _job(self, trial: Any) -> Job:
+        return self._jobs[trial.config["trial"]]
 
 
 @dataclass(frozen=True)
@@ -239,8 +257,9 @@ def check_store(store: Store, cluster: Cluster) -> None:
 
 
 def run(
-    jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, observer: Observer, scratch: Path
-) -> None:
+    jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, observer: Observer, scratch: Path,
+    fit: Fit | None = None,
+) -> None:  # fmt: skip
     """Runs jobs to the end, in one Tune run.
 
     Args:
@@ -250,13 +269,14 @@ def run(
         cluster: from ``connect``.
         observer: is told of starts, evaluations and ends.
         scratch: folder for Ray's own files.
+        fit: what a worker calls in place of ``train.fit``; for measurements.
     """
     folder = Path(tempfile.mkdtemp(prefix="tune-", dir=_make_folder(scratch)))
     grouped = resources.workers > 1
     bundle = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0.0) * 1e9}
     if grouped:  # its workers take the devices; Tune rejects a trial without any resources
         bundle = {"memory": 1e8}
-    function = _trainable(store.root, resources, folder)
+    function = _trainable(jobs, store.root, resources, folder, fit)
     tuner = Tuner(
         tune.with_resources(function, PlacementGroupFactory([bundle])),
         tune_config=TuneConfig(
@@ -264,7 +284,7 @@ def run(
             max_concurrent_trials=cluster.slots(resources),
         ),
         run_config=RunConfig(
-            name="trials", storage_path=str(folder), callbacks=[ObserverCallback(observer)], verbose=0,
+            name="trials", storage_path=str(folder), callbacks=[ObserverCallback(jobs, observer)], verbose=0,
             failure_config=FailureConfig(max_failures=resources.retries),
         ),
     )  # fmt: skip
@@ -274,15 +294,19 @@ def run(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _trainable(store: str, resources: Resources, scratch: Path) -> Callable[[dict[str, Any]], None]:
-    """The function that a Tune actor calls for each of its trials."""
+def _trainable(
+    jobs: list[Job], store: str, resources: Resources, scratch: Path, fit: Fit | None = None
+) -> Callable[[dict[str, Any]], None]:
+    """The function that a Tune actor calls for each of its trials.
+
+    The jobs are one object of Ray's, so that Tune, which keeps all trials and their settings, keeps only their ids.
+    """
+    stored = ray.put({job.trial.id: zlib.compress(job.model_dump_json().encode(), 1) for job in jobs})
 
     def trial(config: dict[str, Any]) -> None:
-        from harness.cluster import train  # torch, which the driver does without
-
-        job = Job.model_validate_json(config["job"])
+        job = Job.model_validate_json(zlib.decompress(ray.get(stored)[config["trial"]]))
         try:
-            train.fit(job, store, resources, lambda entry: tune.report({"entry": entry}), scratch)
+            (fit or _train)(job, store, resources, lambda entry: tune.report({"entry": entry}), scratch)
         except Exception as error:  # an error of the trial itself: it would fail again
             text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
             tune.report({"status": 0, "error": text})
@@ -292,8 +316,10 @@ def _trainable(store: str, resources: Resources, scratch: Path) -> Callable[[dic
     return trial
 
 
-def _job(trial: Any) -> Job:
-    return Job.model_validate_json(trial.config["job"])
+def _train(job: Job, store: str, resources: Resources, report: Report, scratch: Path) -> None:
+    from harness.cluster import train  # torch, which the driver does without
+
+    train.fit(job, store, resources, report, scratch)
 
 
 def _make_folder(folder: Path) -> Path:

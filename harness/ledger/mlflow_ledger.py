@@ -10,11 +10,11 @@ import logging
 import os
 import re
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -23,13 +23,18 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.errors import UserError
-from harness.ledger.artifacts import History, to_parquet
-from harness.ledger.entries import EXPERIMENT, KIND, TRIAL, Entry, best_entries, local_artifact
+from harness.files import write_atomically
+from harness.ledger.attempts import Part, now, parquet
+from harness.ledger.entries import EXPERIMENT, KIND, TRIAL, Entry, best_entries, is_local, local_artifact
 from harness.ledger.mlflow_pages import shared_views, without_password
 from harness.planning.trials import Job, describe
 
-PARENT = "mlflow.parentRunId"
+PARENT, ATTEMPT = "mlflow.parentRunId", "harness.attempt"
 PAGE = 1000
+#: Metrics that MLflow takes in one request; of params and tags it takes a tenth.
+MOST = 1000
+#: MLflow's codes of errors that may pass.
+_LATER = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")
 #: MLflow shows the experiment as model training, not as a language-model application.
 CUSTOM_MODEL = {"mlflow.experimentKind": "custom_model_development"}
 #: Tags that MLflow's pages show as description, source and commit of a run.
@@ -73,6 +78,7 @@ class Ledger:
             with suppress(OSError):
                 (home / ".gitignore").write_text("*\n", encoding="utf-8")
         self._parent: Run | None = None
+        self._folders: dict[str, Path] = {}  # of the artifacts of its open runs, where they are local
         try:
             self._client = MlflowClient(tracking_uri=uri)
             self._experiments()
@@ -124,53 +130,45 @@ class Ledger:
         self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in {**tags, **display}.items()])
         self._upload(self._parent.info.run_id, files)
 
-    def begin(self, job: Job) -> str:
-        """Creates a child run for a trial, with its configuration; returns the run id."""
-        assert self._parent is not None, "open() comes first"
-        trial = job.trial
-        tags = {
-            KIND: "trial", TRIAL: trial.id, EXPERIMENT: self._parent.data.tags[EXPERIMENT],
-            PARENT: self._parent.info.run_id, "benchmark": trial.task.name, "source": trial.source,
-            "method": trial.method.name, "label": job.label, "seed": str(trial.seed),
-            "fraction": "" if trial.fraction is None else str(trial.fraction), "encoder": trial.encoder,
-            "variant": "; ".join(v for v in job.variants if v), "quality_checker": job.trial.quality or "",
-            "diversity_checker": job.trial.diversity or "", "device": trial.device, "threads": str(trial.threads),
-            "layers": str(trial.training.layers or ""),
-        }  # fmt: skip
-        run = self._client.create_run(self._parent.info.experiment_id, tags=tags, run_name=describe(job))
-        id_: str = run.info.run_id
-        settings = trial.model_dump(mode="json", exclude={"stages"}) | {
-            "training": trial.training.model_dump(mode="json")
-        }
-        settings |= {"stages": ["+".join(stage.splits) for stage in trial.stages]}
-        params = [Param(_key(key), str(value)[:6000]) for key, value in _flat(settings).items()]
-        self._client.log_batch(id_, params=params)
-        data = [
-            DatasetInput(Dataset(f"{trial.task.name}/{split}", digest[:36], "harness", json.dumps({"sha256": digest})))
-            for split, digest in trial.task.digests.items()
-        ]
-        self._client.log_inputs(id_, data)
-        self._upload(id_, {"trial.json": trial.model_dump_json(indent=2).encode()})
-        return id_
+    def write(self, part: Part) -> str:
+        """Writes what is new of an attempt at a trial, in as few requests as possible; returns the run id.
 
-    def epoch(self, run: str, entry: Mapping[str, float]) -> None:
-        """Writes the metrics of one evaluation in one request; ``entry["epoch"]`` is their step."""
-        self._metrics(run, entry, int(entry["epoch"]))
+        Writing a part again writes nothing twice.
+        """
+        metrics = [Metric(k, float(v), at, int(e["epoch"])) for at, e in part.entries for k, v in e.items()]
+        metrics = [metric for metric in metrics if metric.key != "epoch"]
+        tags, files, outcome = {}, {}, part.outcome
+        run, params = part.run, []
+        if not run:
+            run = self._create(part)
+            params = _params(part.job)
+            files["trial.json"] = part.job.trial.model_dump_json(indent=2).encode()
+        if outcome is not None:
+            step = int(part.entries[-1][1]["epoch"]) if part.entries else 0
+            metrics += [Metric(k, float(v), outcome.ended, step) for k, v in outcome.metrics.items()]
+            files |= outcome.files
+            tags = dict(outcome.tags)
+            if outcome.error:
+                tags["error"] = _last_line(outcome.error)
+        self._log(run, metrics, params, tags)
+        if not part.run:
+            self._client.log_inputs(run, _datasets(part.job))
+        self._upload(run, files)
+        if outcome is not None:
+            self._client.set_terminated(run, outcome.status, outcome.ended)
+            self._folders.pop(run, None)
+        return run
 
-    def finish(
-        self, run: str, runtime: Mapping[str, float], environment: Mapping[str, str],
-        history: Sequence[Mapping[str, float]], frames: Mapping[str, pd.DataFrame],
-    ) -> None:  # fmt: skip
-        """Writes the results of a trial, then marks it as finished."""
-        self._metrics(run, runtime, int(history[-1]["epoch"]))
-        self._client.log_batch(run, tags=[RunTag(f"env.{key}", value) for key, value in environment.items()])
-        self._upload(run, {History.FILE: History(list(map(dict, history))).to_bytes(), **_parquet(frames)})
-        self._client.set_terminated(run, "FINISHED")
+    def unreachable(self, error: Exception) -> bool:
+        """Whether the ledger is away, busy or full, so that the same write can succeed later."""
+        if isinstance(error, MlflowException):
+            return error.error_code in _LATER
+        return isinstance(error, OSError) or type(error).__module__ != "builtins"  # artifact stores have their own
 
     def attach(self, run: str, frames: Mapping[str, pd.DataFrame]) -> None:
         """Adds tables, by file name, to a finished trial."""
         if frames:
-            self._upload(run, _parquet(frames))
+            self._upload(run, parquet(frames))
 
     def replace_files(self, entry: Entry, folder: str, files: Mapping[str, bytes]) -> None:
         """Writes artifacts into a folder of a run, then removes all others from it.
@@ -195,15 +193,6 @@ class Ledger:
         except Exception as error:  # every artifact store has its own errors
             raise UserError(without_password(str(error))) from None
 
-    def fail(self, run: str, error: str) -> None:
-        """Marks a trial as failed; the full error becomes an artifact, its last line a tag."""
-        self._upload(run, {"error.txt": error.encode()})
-        self._end(run, "FAILED", error)
-
-    def interrupt(self, run: str, why: str) -> None:
-        """Marks a trial as interrupted."""
-        self._end(run, "KILLED", why)
-
     def abandon(self, why: str) -> None:
         """Marks every running trial of the experiment as interrupted.
 
@@ -212,7 +201,8 @@ class Ledger:
         assert self._parent is not None, "open() comes first"
         condition = f"tags.`{KIND}` = 'trial' and attributes.status = 'RUNNING'"
         for run in self._search(condition, [self._parent.info.experiment_id]):
-            self._end(run.info.run_id, "KILLED", why)
+            self._client.set_tag(run.info.run_id, "error", _last_line(why))
+            self._client.set_terminated(run.info.run_id, "KILLED")
 
     def before(self, metric: str) -> float:
         """The value of a parent run's metric before this run, 0 without one."""
@@ -240,16 +230,47 @@ class Ledger:
             if tags.get(key) != value:
                 self._client.set_experiment_tag(experiment, key, value)
 
-    def _end(self, run: str, status: str, error: str) -> None:
-        last = error.strip().splitlines()[-1] if error.strip() else ""
-        self._client.set_tag(run, "error", last[:4000])
-        self._client.set_terminated(run, status)
+    def _create(self, part: Part) -> str:
+        """Creates the child run of an attempt, or finds it where its creation was not answered."""
+        assert self._parent is not None, "open() comes first"
+        parent = self._parent
+        if part.repeated:
+            known = self._search(f"tags.`{ATTEMPT}` = '{part.attempt}'", [parent.info.experiment_id])
+            if known:
+                return str(known[0].info.run_id)
+        job, trial = part.job, part.job.trial
+        tags = {
+            KIND: "trial", TRIAL: trial.id, EXPERIMENT: parent.data.tags[EXPERIMENT], ATTEMPT: part.attempt,
+            PARENT: parent.info.run_id, "benchmark": trial.task.name, "source": trial.source,
+            "method": trial.method.name, "label": job.label, "seed": str(trial.seed),
+            "fraction": "" if trial.fraction is None else str(trial.fraction), "encoder": trial.encoder,
+            "variant": "; ".join(v for v in job.variants if v), "quality_checker": trial.quality or "",
+            "diversity_checker": trial.diversity or "", "device": trial.device, "threads": str(trial.threads),
+            "layers": str(trial.training.layers or ""),
+        }  # fmt: skip
+        run = self._client.create_run(parent.info.experiment_id, part.started, tags, describe(job))
+        if is_local(run.info.artifact_uri):
+            self._folders[run.info.run_id] = Path(unquote(urlsplit(run.info.artifact_uri).path))
+        return str(run.info.run_id)
 
     def _metrics(self, run: str, values: Mapping[str, float], step: int) -> None:
-        now = int(time.time() * 1000)
-        self._client.log_batch(run, metrics=[Metric(k, float(v), now, step) for k, v in values.items() if k != "epoch"])
+        at = now()
+        self._client.log_batch(run, metrics=[Metric(k, float(v), at, step) for k, v in values.items()])
+
+    def _log(self, run: str, metrics: list[Metric], params: list[Param], tags: Mapping[str, str]) -> None:
+        """Writes metrics, params and tags in one request, or in several where MLflow allows no more in one."""
+        entries = [RunTag(key, value) for key, value in tags.items()]
+        while metrics or params or entries:
+            self._client.log_batch(run, metrics[:MOST], params[: MOST // 10], entries[: MOST // 10])
+            metrics, params, entries = metrics[MOST:], params[MOST // 10 :], entries[MOST // 10 :]
 
     def _upload(self, run: str, files: Mapping[str, bytes], target: str | None = None) -> None:
+        if not files:
+            return
+        if own := self._folders.get(run):
+            for name, content in files.items():
+                write_atomically(own / (target or "") / name, content)
+            return
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 path = Path(folder) / name
@@ -281,8 +302,25 @@ class Ledger:
                 return runs
 
 
-def _parquet(frames: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
-    return {name: to_parquet(frame) for name, frame in frames.items()}
+def _params(job: Job) -> list[Param]:
+    """The settings of a trial."""
+    trial = job.trial
+    settings = trial.model_dump(mode="json", exclude={"stages"}) | {"training": trial.training.model_dump(mode="json")}
+    settings |= {"stages": ["+".join(stage.splits) for stage in trial.stages]}
+    return [Param(_key(key), str(value)[:6000]) for key, value in _flat(settings).items()]
+
+
+def _datasets(job: Job) -> list[DatasetInput]:
+    """The splits of a trial."""
+    task = job.trial.task
+    return [
+        DatasetInput(Dataset(f"{task.name}/{split}", digest[:36], "harness", json.dumps({"sha256": digest})))
+        for split, digest in task.digests.items()
+    ]
+
+
+def _last_line(error: str) -> str:
+    return error.strip().splitlines()[-1][:4000] if error.strip() else ""
 
 
 def _entry(run: Run) -> Entry:

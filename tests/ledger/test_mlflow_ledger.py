@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,7 @@ from mlflow import MlflowClient
 
 from harness.config.experiment import MethodChoice, Training
 from harness.errors import UserError
+from harness.ledger.attempts import Outcome, Part
 from harness.ledger.entries import Entry, SqliteReader, finished
 from harness.ledger.mlflow_ledger import Ledger
 from harness.ledger.report_artifacts import attach_report
@@ -38,13 +41,24 @@ def job(seed: int = 0, method: str = "imp") -> Job:
 
 
 HISTORY = [{"epoch": 1.0, "test_accuracy": 0.5, "loss": 0.7}, {"epoch": 2.0, "test_accuracy": 0.75, "loss": 0.4}]
+BEGINNINGS = count(1_000)
 FRAME = pd.DataFrame({"id": ["x", "y"], "weight_1": [0.5, 1.5]})
 
 
-def finish(ledger: Ledger, run: str) -> None:
-    for entry in HISTORY:
-        ledger.epoch(run, entry)
-    ledger.finish(run, {"seconds_train": 1.5}, {"torch": "9"}, HISTORY, {"weights.parquet": FRAME})
+def begin(ledger: Ledger, job: Job) -> Part:
+    """A trial that runs, and began after all before it."""
+    part = Part(job, started=next(BEGINNINGS))
+    return replace(part, run=ledger.write(part))
+
+
+def finish(ledger: Ledger, part: Part) -> None:
+    entries = tuple((1_000 * number, entry) for number, entry in enumerate(HISTORY))
+    outcome = Outcome.finished({"seconds_train": 1.5}, {"torch": "9"}, HISTORY, {"weights.parquet": FRAME})
+    ledger.write(replace(part, entries=entries, outcome=outcome))
+
+
+def fail(ledger: Ledger, part: Part, error: str) -> None:
+    ledger.write(replace(part, outcome=Outcome.failed(error)))
 
 
 @pytest.fixture(scope="session")
@@ -79,14 +93,14 @@ def test_a_new_ledger_is_empty_and_hidden_from_version_control(uri: str, tmp_pat
 
 
 def test_what_is_written_is_read(ledger: Ledger, uri: str) -> None:
-    run = ledger.begin(job())
+    run = begin(ledger, job())
     assert ledger.trials()[job().trial.id].status == "RUNNING"
     assert finished(ledger.trials()) == set(), "what runs is not finished"
     finish(ledger, run)
     ledger.close("FINISHED", {"wall_seconds": 3.0})
 
     entry = ledger.trials()[job().trial.id]
-    assert (entry.run, entry.status, entry.error) == (run, "FINISHED", "")
+    assert (entry.run, entry.status, entry.error) == (run.run, "FINISHED", "")
     assert finished(ledger.trials()) == {job().trial.id}
     expected = {
         "method": "imp", "seed": "0", "fraction": "0.5", "variant": "learning_rate=2e-5", "threads": "2",
@@ -102,17 +116,17 @@ def test_what_is_written_is_read(ledger: Ledger, uri: str) -> None:
     assert ledger.artifact(entry, "no.such") is None
 
     client = MlflowClient(uri)
-    stored = client.get_run(run)
+    stored = client.get_run(run.run)
     assert stored.data.tags["mlflow.parentRunId"] == parent.run
     assert stored.data.params["training.batch_size"] == "32"
     assert stored.data.params["method.settings.clip"] == "None"
-    assert [(p.step, p.value) for p in client.get_metric_history(run, "test_accuracy")] == [(1, 0.5), (2, 0.75)]
+    assert [(p.step, p.value) for p in client.get_metric_history(run.run, "test_accuracy")] == [(1, 0.5), (2, 0.75)]
     assert {d.dataset.name: d.dataset.digest for d in stored.inputs.dataset_inputs}["toy/test"] == "d" * 36
 
 
 def test_a_local_ledger_is_read_without_mlflow_and_alike(ledger: Ledger, uri: str) -> None:
-    finish(ledger, ledger.begin(job(0)))
-    ledger.fail(ledger.begin(job(1)), "no")
+    finish(ledger, begin(ledger, job(0)))
+    fail(ledger, begin(ledger, job(1)), "no")
     reader = SqliteReader(uri)
     assert reader.trials() == ledger.trials()
     assert reader.parents() == ledger.parents()
@@ -156,8 +170,8 @@ def test_an_artifact_store_that_refuses_is_a_user_error(ledger: Ledger, monkeypa
 
 
 def test_a_metric_that_is_not_a_number_is_read_as_such(ledger: Ledger, uri: str) -> None:
-    run = ledger.begin(job())
-    ledger.epoch(run, {"epoch": 1.0, "weight_mean": float("nan"), "test_accuracy": 0.5})
+    entry = {"epoch": 1.0, "weight_mean": float("nan"), "test_accuracy": 0.5}
+    ledger.write(replace(begin(ledger, job()), entries=((1, entry),)))
     for reader in (ledger, SqliteReader(uri)):
         metrics = reader.trials()[job().trial.id].metrics
         assert math.isnan(metrics["weight_mean"])
@@ -165,44 +179,64 @@ def test_a_metric_that_is_not_a_number_is_read_as_such(ledger: Ledger, uri: str)
 
 
 def test_a_copied_ledger_finds_its_artifacts(ledger: Ledger, uri: str, tmp_path: Path) -> None:
-    finish(ledger, ledger.begin(job()))
+    finish(ledger, begin(ledger, job()))
     shutil.move(tmp_path / "home", tmp_path / "elsewhere")
     reader = SqliteReader(f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}")
     assert reader.artifact(reader.trials()[job().trial.id], "history.json")
     assert reader.artifact(reader.parents()["toys"], "experiment.yaml") == b"name: toys\n"
 
 
-def test_the_metrics_of_an_evaluation_are_one_request(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = ledger.begin(job())
-    requests: list[int] = []
+def test_a_whole_trial_is_one_batch(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[tuple[int, int, int]] = []
     send = MlflowClient.log_batch
 
-    def log_batch(self: MlflowClient, run_id: str, **what: list[object]) -> None:
-        requests.append(len(what["metrics"]))
-        send(self, run_id, **what)
+    def log_batch(
+        self: MlflowClient, run_id: str, metrics: list[object], params: list[object], tags: list[object]
+    ) -> None:
+        requests.append((len(metrics), len(params), len(tags)))
+        send(self, run_id, metrics, params, tags)
 
     monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
     monkeypatch.setattr(MlflowClient, "log_metric", None)
-    ledger.epoch(run, HISTORY[0])
-    assert requests == [2]
+    finish(ledger, Part(job()))
+    ((metrics, params, tags),) = requests
+    assert (metrics, tags) == (2 * 2 + 1, 1)
+    assert params > 10
+
+
+def test_what_mlflow_does_not_take_in_one_request_is_written_in_several(ledger: Ledger, uri: str) -> None:
+    entries = tuple((k, {"epoch": k + 1.0, "loss": 0.5, "accuracy": 0.1}) for k in range(700))
+    part = Part(job(), entries=entries, outcome=Outcome("FINISHED", tags={f"tag_{k}": "" for k in range(150)}))
+    run = ledger.write(part)
+    points = MlflowClient(uri).get_metric_history(run, "loss")
+    assert [point.step for point in points] == list(range(1, 701))
+    assert len([tag for tag in ledger.trials()[job().trial.id].tags if tag.startswith("tag_")]) == 150
+
+
+def test_a_part_that_is_written_again_is_there_once(ledger: Ledger, uri: str) -> None:
+    part = Part(job(), entries=((1, HISTORY[0]),), outcome=Outcome.failed("no"))
+    first = ledger.write(part)
+    assert ledger.write(replace(part, repeated=True)) == first
+    assert len(MlflowClient(uri).search_runs(["1"], "tags.`harness.kind` = 'trial'")) == 1
+    assert len(MlflowClient(uri).get_metric_history(first, "loss")) == 1
 
 
 def test_a_finished_run_beats_a_newer_failed_one(ledger: Ledger) -> None:
-    first = ledger.begin(job())
+    first = begin(ledger, job())
     finish(ledger, first)
-    ledger.fail(ledger.begin(job()), "Traceback ...\nValueError: no")
+    fail(ledger, begin(ledger, job()), "Traceback ...\nValueError: no")
     entry = ledger.trials()[job().trial.id]
-    assert (entry.run, entry.status) == (first, "FINISHED")
+    assert (entry.run, entry.status) == (first.run, "FINISHED")
 
 
 def test_the_newest_of_failed_runs_counts(ledger: Ledger) -> None:
-    ledger.fail(ledger.begin(job()), "first")
-    second = ledger.begin(job())
-    ledger.fail(second, "Traceback ...\nValueError: second")
+    fail(ledger, begin(ledger, job()), "first")
+    second = begin(ledger, job())
+    fail(ledger, second, "Traceback ...\nValueError: second")
     entry = ledger.trials()[job().trial.id]
     assert (entry.status, entry.error) == ("FAILED", "ValueError: second")
     assert ledger.artifact(entry, "error.txt") == b"Traceback ...\nValueError: second"
-    ledger.interrupt(ledger.begin(job()), "stopped")
+    ledger.write(replace(begin(ledger, job()), outcome=Outcome.interrupted("stopped")))
     assert (ledger.trials()[job().trial.id].status, ledger.trials()[job().trial.id].error) == ("KILLED", "stopped")
 
 
@@ -219,7 +253,7 @@ def test_the_pages_of_mlflow_find_description_command_and_commit(ledger: Ledger,
 def test_an_experiment_has_a_table_and_a_chart_on_the_pages_of_mlflow(ledger: Ledger, uri: str) -> None:
     tags = MlflowClient(uri).get_experiment_by_name("toys").tags
     table, chart = (json.loads(tags[f"mlflow.sharedViewState.{key}"]) for key in ("harness-table", "harness-chart"))
-    ledger.begin(job())
+    begin(ledger, job())
     entry = ledger.trials()[job().trial.id]
     columns = [name.removeprefix("tags.")[1:-1] for name in table["selectedColumns"] if name.startswith("tags.")]
     assert columns == ["label", "source", "benchmark", "seed", "fraction"]
@@ -254,9 +288,9 @@ def test_a_metric_of_earlier_runs_of_the_experiment_can_be_added_to(ledger: Ledg
 
 
 def test_more_tables_for_a_finished_trial(ledger: Ledger) -> None:
-    run = ledger.begin(job())
+    run = begin(ledger, job())
     finish(ledger, run)
-    ledger.attach(run, {"scores_abc.parquet": FRAME})
+    ledger.attach(run.run, {"scores_abc.parquet": FRAME})
     assert ledger.artifact(ledger.trials()[job().trial.id], "scores_abc.parquet") is not None
 
 
@@ -264,21 +298,21 @@ def test_label_names_may_stand_in_parameters(ledger: Ledger, uri: str) -> None:
     odd = job()
     settings = {"descriptions": {"billing (EU)": "money", "R&D": "new things"}}
     method = odd.trial.method.model_copy(update={"settings": settings})
-    run = ledger.begin(odd.model_copy(update={"trial": odd.trial.model_copy(update={"method": method})}))
-    params = MlflowClient(uri).get_run(run).data.params
+    run = begin(ledger, odd.model_copy(update={"trial": odd.trial.model_copy(update={"method": method})}))
+    params = MlflowClient(uri).get_run(run.run).data.params
     assert params["method.settings.descriptions.billing _EU_"] == "money"
     assert params["method.settings.descriptions.R_D"] == "new things"
 
 
 def test_opening_marks_what_a_dead_driver_left_running(ledger: Ledger, uri: str, tmp_path: Path) -> None:
-    interrupted, complete = ledger.begin(job(0)), ledger.begin(job(1))
+    interrupted, complete = begin(ledger, job(0)), begin(ledger, job(1))
     finish(ledger, complete)
     again = Ledger(uri, tmp_path / "home")
     assert again.trials()[job(0).trial.id].status == "RUNNING", "reading changes nothing"
     again.open("toys", {}, {})
     entries = again.trials()
     assert entries[job(0).trial.id].status == "KILLED"
-    assert entries[job(0).trial.id].run == interrupted
+    assert entries[job(0).trial.id].run == interrupted.run
     assert "the driver ended before the trial did" in entries[job(0).trial.id].error
     assert entries[job(1).trial.id].status == "FINISHED"
     parents = MlflowClient(uri).search_runs(["1"], "tags.`harness.kind` = 'experiment'")
@@ -286,8 +320,8 @@ def test_opening_marks_what_a_dead_driver_left_running(ledger: Ledger, uri: str,
 
 
 def test_abandoning_marks_what_runs_even_if_its_creator_was_interrupted(ledger: Ledger) -> None:
-    ledger.begin(job(0))  # nobody kept its run id
-    finish(ledger, ledger.begin(job(1)))
+    begin(ledger, job(0))  # nobody kept its run id
+    finish(ledger, begin(ledger, job(1)))
     ledger.abandon("stopped")
     entries = ledger.trials()
     assert (entries[job(0).trial.id].status, entries[job(0).trial.id].error) == ("KILLED", "stopped")
@@ -295,13 +329,13 @@ def test_abandoning_marks_what_runs_even_if_its_creator_was_interrupted(ledger: 
 
 
 def test_opening_leaves_the_trials_of_other_experiments_alone(ledger: Ledger, uri: str, tmp_path: Path) -> None:
-    ledger.begin(job())
+    begin(ledger, job())
     Ledger(uri, tmp_path / "home").open("others", {}, {})
     assert ledger.trials()[job().trial.id].status == "RUNNING"
 
 
 def test_a_trial_of_another_experiment_is_found(ledger: Ledger, uri: str, tmp_path: Path) -> None:
-    finish(ledger, ledger.begin(job()))
+    finish(ledger, begin(ledger, job()))
     other = Ledger(uri, tmp_path / "home")
     other.open("others", {}, {})
     assert finished(other.trials()) == {job().trial.id}
@@ -378,7 +412,7 @@ def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         paths = Paths.at(tmp_path / "home", None)
         ledger = Ledger(paths.tracking_uri, paths.home)
         ledger.open("toys", {"command": "x"}, {"experiment.yaml": b"name: toys\n"})
-        run = ledger.begin(job())
+        run = begin(ledger, job())
         finish(ledger, run)
         ledger.close("FINISHED", {})
         again = Ledger(paths.tracking_uri, paths.home)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from harness.driver import plan_files, result_frames
+from harness.driver import plan_files
 from harness.ledger.artifacts import PlanRecord, Predictions, Scores, Weights
+from harness.recorder import result_frames
 from harness.training import run_trial
 from tests.training.small import fill, find, make_plan
 

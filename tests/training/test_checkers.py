@@ -12,9 +12,9 @@ import pytest
 from harness.checkers.scores import join, load_scores
 from harness.checkers.temperature import calibrated, fit_temperature
 from harness.data.selection import select
-from harness.driver import result_frames, score_frames
 from harness.methods import SourceInfo
 from harness.methods.confident import Confident
+from harness.recorder import result_frames, score_frames
 from harness.testing import make_benchmark
 from harness.training import run_trial
 from tests.methods.steps import make_step
