@@ -1,4 +1,4 @@
-"""How a run grows: 100, 1,000 and 10,000 trials through the real driver, Tune, store and ledger, with simulated training.
+"""How a run grows: 100, 1,000 and 10,000 simulated trials through the real driver, Tune, store and ledger.
 
 A simulated trial sleeps, reports five evaluations and writes a result and scores of the size of a tiny benchmark; all
 else is what `harness run` does. The least time is the trials' own seconds over the slots. After every size: how long

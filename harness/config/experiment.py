@@ -177,14 +177,57 @@ class Resources(FrozenModel):
     """Memory in GB that Ray reserves for each worker."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial is restarted after its process died."""
+    silence_minutes: float | None = Field(default=None, gt=0.0)
+    """Minutes without an evaluation after which a trial counts as hanging: its process is ended and, as above,
+    restarted. Default: no limit. Choose several times what passes between two evaluations."""
+    alone: bool = False
+    """For runtimes that mean something: a trial has its GPU alone or, without GPUs, all nodes."""
+
+    @property
+    def most(self) -> int | None:
+        """Largest number of trials at once, None for no limit."""
+        return 1 if self.alone and not self.gpus else self.concurrent
 
     @model_validator(mode="after")
     def _whole_devices(self) -> Resources:
+        if self.alone and 0.0 < self.gpus < 1.0:
+            raise ValueError(
+                f"gpus: expected 0 or 1 with alone: true, found {self.gpus}. The runtimes of trials that share a GPU "
+                "mean nothing"
+            )
+        if self.alone and not self.gpus and self.concurrent not in (None, 1):
+            raise ValueError(f"concurrent: expected 1 with alone: true and no GPUs, found {self.concurrent}")
         if self.gpus > 1.0:
             raise ValueError(f"gpus: expected at most 1 per worker, found {self.gpus}. Use workers for more devices")
         if self.workers > 1 and self.gpus not in (0.0, 1.0):
             raise ValueError(f"gpus: expected 0 or 1 with several workers, found {self.gpus}")
         return self
+
+
+class Needs(FrozenModel):
+    """Resources of the trials of one encoder, where they differ from those of the others."""
+
+    cpus: Positive | None = None
+    gpus: float | None = Field(default=None, ge=0.0)
+    workers: Positive | None = None
+    memory_gb: float | None = Field(default=None, gt=0.0)
+
+
+class ExperimentResources(Resources):
+    """Resources of the trials of an experiment."""
+
+    encoders: dict[str, Needs] = {}
+    """Encoder -> what its trials need, where it differs, e.g. ``bert-large-uncased: {gpus: 1}`` beside small encoders
+    that share GPUs."""
+
+    def of(self, encoder: str) -> Resources:
+        """The resources of a trial with this encoder; one that has none only queries a language model."""
+        own = {name: getattr(self, name) for name in Resources.model_fields}
+        if not encoder:
+            own |= {"cpus": 1, "gpus": 0.0, "workers": 1, "memory_gb": None}
+        elif encoder in self.encoders:
+            own |= self.encoders[encoder].model_dump(exclude_none=True)
+        return Resources.model_validate(own)
 
 
 class Report(FrozenModel):
@@ -234,8 +277,9 @@ class Experiment(FrozenModel):
     (experiments/checker_steps.yaml)."""
     checkers: Checkers = Checkers()
     sweep: dict[str, tuple[Any, ...]] = {}
-    """Further axes: a dotted setting and its values, e.g. ``training.learning_rate: [2e-5, 5e-5]``."""
-    resources: Resources = Resources()
+    """Further axes: a dotted setting and its values, e.g. ``training.learning_rate: [2e-5, 5e-5]``, or ``encoder``
+    and several encoders."""
+    resources: ExperimentResources = ExperimentResources()
     report: Report = Report()
 
     @field_validator("seeds", "quality_fractions")
@@ -264,11 +308,15 @@ class Experiment(FrozenModel):
         for key in self.rows:
             if key not in SPLITS:
                 raise ValueError(str(unknown("split", key, SPLITS, "rows")))
+        for key in self.resources.encoders:
+            self.resources.of(key)
         for key, values in self.sweep.items():
+            if key == "encoder":
+                continue
             section, _, field = key.rpartition(".")
             group = SWEPT.get(section)
             if group is None or field not in group.model_fields:
-                known = [f"{name}.{key}" for name, kind in SWEPT.items() for key in kind.model_fields]
+                known = ["encoder", *(f"{name}.{key}" for name, kind in SWEPT.items() for key in kind.model_fields)]
                 raise ValueError(str(unknown("setting", key, known, "sweep")))
             if not values:
                 raise ValueError(f"sweep.{key}: expected at least one value, found none")

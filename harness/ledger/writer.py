@@ -19,7 +19,7 @@ from harness.planning.trials import Job
 #: Trials that may wait for being written.
 LIMIT = 256
 #: Seconds in which what is new of a trial is collected before it is written.
-DELAY = 1.0
+DELAY = 0.5
 #: Seconds between two tries to reach a ledger that does not answer: the first ones, then the last again and again.
 WAITS = (1.0, 2.0, 5.0, 10.0)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from harness.config.checkers import DEFAULT_FOLDS, Checker
-from harness.config.experiment import Experiment, MethodChoice, Training
+from harness.config.experiment import Experiment, ExperimentResources, MethodChoice, Training
 from harness.config.sources import SOURCES, Source
 from harness.data.folds import Fold
 from harness.encoders import EncoderInfo
@@ -47,7 +47,7 @@ def expand(
                 _check_source(task, source)
                 for info, seed, fraction in product(infos, row.seeds or settings.seeds, settings.quality_fractions):
                     planner.add(task, source, info, seed, fraction, requested=True)
-    return _ordered([draft.job() for draft in drafts.values()])
+    return _ordered([draft.job(experiment.resources) for draft in drafts.values()])
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,13 @@ class _Draft:
     scores: dict[str, dict[str, str]] = field(default_factory=dict)
     calibrated: dict[str, None] = field(default_factory=dict)
 
-    def job(self) -> Job:
+    def job(self, resources: ExperimentResources) -> Job:
         """The job; variants in which it is only a checker are left out if the grid contains it in others."""
         requested = [variant for variant, in_grid in self.variants.items() if in_grid]
         return Job(
             trial=self.trial, label=self.label, variants=tuple(requested or self.variants), requested=bool(requested),
             scores=self.scores, calibrated=tuple(self.calibrated),
+            resources=resources.of(self.trial.encoder),
         )  # fmt: skip
 
 
@@ -208,11 +209,12 @@ class _Planner:
             ids = self._diversity(task, source, seed, fraction, number)
             diversity, folds = (None, tuple(ids)) if number else (ids[0], ())
         calibrated = tuple(role for role in ROLES if role in info.needs and getattr(self.checkers, role).temperature)
+        resources = experiment.resources.of(model.encoder)
         return Trial(
             task=Task(name=task.name, labels=task.labels, digests=digests), source=source.name,
             stages=self._stages_of(source, model.layers), method=info.choice, seed=seed, fraction=used,
-            encoder=model.encoder, encoder_identity=model.identity, threads=experiment.resources.cpus,
-            workers=experiment.resources.workers, device="cuda" if experiment.resources.gpus > 0 else "cpu",
+            encoder=model.encoder, encoder_identity=model.identity, threads=resources.cpus,
+            workers=resources.workers, device="cuda" if resources.gpus > 0 else "cpu",
             quality=quality, diversity=diversity, diversity_folds=folds, calibrated=calibrated,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from harness.config.benchmark import TaskPrompt
-from harness.config.experiment import MethodChoice, Training
+from harness.config.experiment import MethodChoice, Resources, Training
 from harness.config.schema import FrozenModel
 from harness.data.folds import Fold
 
@@ -132,6 +132,8 @@ class Job(FrozenModel):
     """The rows that it scores as a checker: joined names of splits -> split -> digest."""
     calibrated: tuple[str, ...] = ()
     """The keys of ``scores`` of which calibrated scores are wanted too."""
+    resources: Resources = Resources()
+    """What it runs with; threads, workers and device are part of the trial."""
 
     @property
     def calibrated_scores(self) -> list[dict[str, str]]:
