@@ -47,7 +47,7 @@ def expand(
                 _check_source(task, source)
                 for info, seed, fraction in product(infos, row.seeds or settings.seeds, settings.quality_fractions):
                     planner.add(task, source, info, seed, fraction, requested=True)
-    return _ordered([draft.job() for draft in drafts.values()])
+    return _ordered([draft.job(experiment.resources.checkpoint) for draft in drafts.values()])
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ class _Draft:
     scores: dict[str, dict[str, str]] = field(default_factory=dict)
     calibrated: dict[str, None] = field(default_factory=dict)
 
-    def job(self) -> Job:
+    def job(self, checkpoint: bool) -> Job:
         """The job; variants in which it is only a checker are left out if the grid contains it in others."""
         requested = [variant for variant, in_grid in self.variants.items() if in_grid]
         return Job(
             trial=self.trial, label=self.label, variants=tuple(requested or self.variants), requested=bool(requested),
-            scores=self.scores, calibrated=tuple(self.calibrated),
+            scores=self.scores, calibrated=tuple(self.calibrated), checkpoint=checkpoint,
         )  # fmt: skip
 
 

@@ -132,6 +132,8 @@ class Job(FrozenModel):
     """The rows that it scores as a checker: joined names of splits -> split -> digest."""
     calibrated: tuple[str, ...] = ()
     """The keys of ``scores`` of which calibrated scores are wanted too."""
+    checkpoint: bool = False
+    """Whether its training keeps a checkpoint in the store, and goes on from it; see ``Resources.checkpoint``."""
 
     @property
     def calibrated_scores(self) -> list[dict[str, str]]:
