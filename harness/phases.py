@@ -16,6 +16,7 @@ class Phase(StrEnum):
     TRAIN = "train"
     META_GRADIENT = "meta_gradient"
     EVALUATE = "evaluate"
+    CHECKPOINT = "checkpoint"
     SCORE = "score"
     CLASSIFY = "classify"
 
@@ -39,6 +40,7 @@ LABELS = {
     Phase.TRAIN: "train",
     Phase.META_GRADIENT: "meta-gradients",
     Phase.EVALUATE: "evaluate",
+    Phase.CHECKPOINT: "keep checkpoints",
     Phase.SCORE: "score as a checker",
     Phase.CLASSIFY: "classify by language model",
 }

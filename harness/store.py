@@ -12,6 +12,7 @@ import io
 import json
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ class Store:
                 os.fsync(file.fileno())
             partial.replace(name)
         finally:
+            partial.unlink(missing_ok=True)
+
+    def remove(self, kind: str, key: str) -> None:
+        """Removes an artifact, if it exists, and what interrupted writes of it have left."""
+        name = self._name(kind, key)
+        with suppress(FileNotFoundError):
+            self._files.rm_file(name)
+        for partial in Path(name).parent.glob(f"{key}.npz.*.partial") if self.local else ():
             partial.unlink(missing_ok=True)
 
     def folder(self, kind: str) -> Path:

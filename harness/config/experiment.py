@@ -177,6 +177,10 @@ class Resources(FrozenModel):
     """Memory in GB that Ray reserves for each worker."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial is restarted after its process died."""
+    checkpoint: bool = False
+    """Keep a checkpoint of every running trial in the store, after each of its evaluations, so that a trial whose
+    process or node is lost goes on from there, with the same result, and loses at most the work since its last
+    evaluation. Not part of a trial's id."""
     silence_minutes: float | None = Field(default=None, gt=0.0)
     """Minutes without an evaluation after which a trial counts as hanging: its process is ended and, as above,
     restarted. Default: no limit. Choose several times what passes between two evaluations."""

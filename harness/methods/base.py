@@ -8,7 +8,7 @@ checker scores, but no test data, Ray, MLflow or trial.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
@@ -194,6 +194,20 @@ class Method(ABC, Generic[Settings]):
         Args:
             total: the sum of a tensor over all processes.
         """
+
+    def state(self) -> dict[str, Any]:
+        """What it must know to go on from a checkpoint, by name: tensors, arrays, numbers, strings and None.
+
+        By default all attributes of these types. Attributes of others must be as ``prepare`` leaves them.
+        """
+        import torch  # listing and planning load no torch
+
+        kept = (torch.Tensor, np.ndarray, int, float, str, type(None))
+        return {name: value for name, value in vars(self).items() if isinstance(value, kept)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes what ``state`` gave in an interrupted training; called after ``prepare``."""
+        vars(self).update(state)
 
     def diagnostics(self) -> dict[str, float]:
         """What the method found out about its rows, recorded with the results as ``diagnostic_<key>``."""

@@ -4,7 +4,7 @@ Stand-alone: the trial and all of its checkers, as if this method were run alone
 Marginal: each checker is charged once in the grid. A checker that is also a requested trial costs only its scoring; the
 cost of any other is shared equally by the trials that use it. The marginal costs sum to the cost of the whole grid.
 
-Neither account charges evaluation and device warm-up, which belong to the measurement, not to the method.
+Neither account charges evaluation, device warm-up and checkpoints, which belong to the run, not to the method.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.reports.grid import Cells, Key, baseline_of, by_seed, finished
 FOLDS = "diversity_folds"
 #: column with the checker's id -> column with its seconds
 CHECKERS = {"quality_checker": "quality checker", "diversity_checker": "diversity checker"}
-NOT_CHARGED = (Phase.EVALUATE, Phase.WARM_UP)
+NOT_CHARGED = (Phase.EVALUATE, Phase.WARM_UP, Phase.CHECKPOINT)
 
 
 def phases(trials: pd.DataFrame) -> list[Phase]:

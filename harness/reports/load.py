@@ -24,12 +24,12 @@ from harness.ledger.artifacts import (
 from harness.ledger.entries import Entry, Reader
 from harness.ledger.legacy import upgrade_experiment, upgrade_weights
 from harness.reports.resampling import TestPredictions
-from harness.reports.results import DIAGNOSTIC, TEMPERATURES, Results
+from harness.reports.results import DIAGNOSTIC, RESUMED, TEMPERATURES, Results
 from harness.reports.state import find_parent, read_plan, state_key
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "interrupted"}
 IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "variant")
-RUNTIME = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second")
+RUNTIME = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second", RESUMED)
 PREFIXES = ("seconds_", "llm_", DIAGNOSTIC)
 #: Columns of earlier versions.
 RENAMED = {"seconds_tokenise": "seconds_tokenize"}

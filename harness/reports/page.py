@@ -29,6 +29,7 @@ from harness.reports.results import (
     LANGUAGE_MODEL,
     MACHINE,
     OUTCOMES,
+    RESUMED,
     TEMPERATURES,
     WEIGHT_STATISTICS,
     Results,
@@ -84,7 +85,7 @@ def render(results: Results) -> dict[str, bytes]:
     times = [phase.key for phase in Phase if phase.key in order]
     more = [name for name in map(str, order) if name in TEMPERATURES or name.startswith(DIAGNOSTIC)]
     files[TRIALS] = _csv(order, [*IDENTITY, *CHECKERS, *OUTCOMES, *WEIGHT_STATISTICS, *sorted(more)])
-    measured = [name for name in LANGUAGE_MODEL if order[name].notna().any()]
+    measured = [name for name in (*LANGUAGE_MODEL, RESUMED) if name in order and order[name].notna().any()]
     files[RUNTIME] = _csv(order, [*IDENTITY, *times, *MACHINE, *measured])
     if results.meta.get("experiment"):
         files[EXPERIMENT] = results.meta["experiment"].encode()

@@ -24,6 +24,8 @@ LANGUAGE_MODEL = ("llm_calls", "llm_unparsable", "llm_tokens_in", "llm_tokens_ou
 TEMPERATURES = ("quality_temperature", "diversity_temperature")
 #: Start of the columns with what methods found out about their rows.
 DIAGNOSTIC = "diagnostic_"
+#: How often a trial went on from a checkpoint; in the results of an experiment in which one did.
+RESUMED = "resumed"
 MACHINE = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second", "device", "threads")
 
 
@@ -44,7 +46,8 @@ class Results:
             as a checker), ``peak_memory_mb``, ``peak_gpu_memory_mb``, ``rows_per_second``, ``device``, ``threads``.
             Of a language model's own row: ``llm_calls``, ``llm_unparsable``, ``llm_tokens_in``, ``llm_tokens_out``,
             ``llm_cost`` (in the currency of its prices), ``llm_seconds`` (inside the calls, added up).
-            Where they apply: ``quality_temperature``, ``diversity_temperature``, and ``diagnostic_*`` of methods.
+            Where they apply: ``quality_temperature``, ``diversity_temperature``, ``diagnostic_*`` of methods, and
+            ``resumed`` (how often the trial went on from a checkpoint; its seconds are then the sum over its parts).
             A measured column that no trial has may be absent: it is added, empty.
         epochs: one row a trial and epoch (1, 2, ...): the identifying columns, ``train_loss``, the accuracies, F1s
             and weight statistics.

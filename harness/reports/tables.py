@@ -25,7 +25,7 @@ from harness.reports.grid import (
     requested,
     with_corruption,
 )
-from harness.reports.results import LANGUAGE_MODEL, Results
+from harness.reports.results import LANGUAGE_MODEL, RESUMED, Results
 from harness.reports.statistics import Interval
 
 ROW_TEXTS = 10
@@ -352,6 +352,7 @@ def _cost_note(results: Results) -> str:
     where = "; ".join(f"{device}, {threads:.0f} thread{'s' * (threads != 1)}" for device, threads in devices)
     requested_costs = costs.accounts(trials).reindex(trials.loc[trials["requested"].astype(bool), "trial"].unique())
     alone, shared = (float(requested_costs[account].sum()) for account in _ACCOUNTS)
+    resumed = int(finished(trials).drop_duplicates("trial")[RESUMED].notna().sum()) if RESUMED in trials else 0
     return (
         f"Mean seconds of a trial, over finished seeds{f' ({where})' if where else ''}. Stand-alone: the trial, each "
         "of its checkers and their scoring, as if nothing else were run. Marginal: a checker that is also "
@@ -362,4 +363,9 @@ def _cost_note(results: Results) -> str:
         f"charged to the requested trials: {formatting.duration(shared)} marginal, "
         f"{formatting.duration(alone)} stand-alone."
         + (f" Peak memory of the driver: {formatting.number(driver, 0)} MB." if driver else "")
+        + (
+            f" {resumed} of the trials went on from a checkpoint: seconds are summed over their parts."
+            if resumed
+            else ""
+        )
     )

@@ -85,6 +85,22 @@ class Outcome:
     steps: int = 0
 
 
+class LoopCheckpoint:
+    """Where a loop keeps its state after every evaluation: here, nowhere. See ``harness.training.checkpoint``."""
+
+    @property
+    def exists(self) -> bool:
+        """True if there is a state to restore."""
+        return False
+
+    def restore(self, loop: Loop) -> Outcome | None:
+        """Brings a new loop into the saved state; returns its outcome so far, None if there is no such state."""
+        return None
+
+    def save(self, loop: Loop, outcome: Outcome) -> None:
+        """Saves the state of a loop whose last step was evaluated."""
+
+
 @dataclass(frozen=True)
 class WeighedPart:
     """The part of a micro-batch that the method weighs.
@@ -137,20 +153,28 @@ class Loop:
         self.done = 0
         self.epoch = 0
 
-    def run(self, report: Report) -> Outcome:
+    def run(self, report: Report, checkpoint: LoopCheckpoint | None = None) -> Outcome:
         """Trains all epochs and reports every evaluation.
+
+        Args:
+            report: called with the metrics of every evaluation, also of those that are in the checkpoint.
+            checkpoint: gives the state to go on from, and takes the state after every evaluation.
 
         Raises:
             TrialError: a loss or weight is not finite, or a weight is negative; names the row and the step.
         """
-        outcome = Outcome(predictions={name: [] for name in self.inputs.evaluation})
         with self.timer.phase(Phase.WARM_UP):
             self._warm_up()
         torch.manual_seed(derive(self.seed, "dropout", self.group.rank))
+        checkpoint = checkpoint or LoopCheckpoint()
+        outcome = checkpoint.restore(self) or self._begin(checkpoint)
+        for entry in outcome.history:
+            report(entry)
         batches = training_batches(self.inputs.tokens.lengths, self.training.batch_size, self.seed, self.steps)
+        batches = islice(batches, self.done, None)
         self.model.train()
         evaluations = min(self.training.evaluation_count, self.steps)
-        for number in range(1, evaluations + 1):
+        for number in range(1 + len(outcome.history), evaluations + 1):
             until = round(self.steps * number / evaluations)
             with self.timer.phase(Phase.TRAIN):
                 train_loss, rows = self._interval(islice(batches, until - self.done))
@@ -161,7 +185,15 @@ class Loop:
                 entry["train_loss"] = train_loss
                 outcome.history.append(entry | self._evaluate(outcome))
             report(outcome.history[-1])
-        outcome.steps = self.done
+            outcome.steps = self.done
+            checkpoint.save(self, outcome)
+        return outcome
+
+    def _begin(self, checkpoint: LoopCheckpoint) -> Outcome:
+        """The outcome before the first step; saves what the method learned in inner trainings, if there were any."""
+        outcome = Outcome(predictions={name: [] for name in self.inputs.evaluation})
+        if "inner_training" in self.method.needs:
+            checkpoint.save(self, outcome)
         return outcome
 
     def _interval(self, batches: Iterator[tuple[int, IntArray]]) -> tuple[float, int]:

@@ -24,11 +24,12 @@ from harness.phases import Phase
 from harness.planning.trials import ROLES, Job, Role, Trial, TrialStage
 from harness.seeds import derive
 from harness.store import Store
+from harness.training.checkpoint import CheckpointError, Saved, TrialCheckpoint, read, remove, warn
 from harness.training.classifier import load_tokenizer, make_classifier
 from harness.training.embeddings import embed
 from harness.training.evaluation import FloatArray, label_metrics, predict
 from harness.training.inner_training import InnerTrainingRun
-from harness.training.loop import Inputs, Loop, Outcome, Report
+from harness.training.loop import Inputs, Loop, LoopCheckpoint, Outcome, Report
 from harness.training.memory import peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
@@ -69,6 +70,8 @@ def run(job: Job, store: Store, report: Report) -> TrialResult:
     if group.first:
         _calibrate(job, result, store)
         save_result(job.trial, result, store)
+        if job.resources.checkpoint:
+            remove(job.trial, store)
     return result
 
 
@@ -100,8 +103,22 @@ def one_hot(labels: IntArray, classes: int) -> FloatArray:
 
 
 def _train(job: Job, method: AnyMethod, store: Store, report: Report, group: ProcessGroup) -> TrialResult:
+    """Trains from the trial's checkpoint, if there is one that can be used, else from the start."""
+    saved = read(job.trial, store, group) if job.resources.checkpoint else None
+    try:
+        return _fine_tune(job, method, store, report, group, saved)
+    except CheckpointError as error:
+        warn(job.trial, error)
+        _reset(job.trial, group)
+        return _fine_tune(job, make_method(job.trial.method), store, report, group, None)
+
+
+def _fine_tune(
+    job: Job, method: AnyMethod, store: Store, report: Report, group: ProcessGroup, saved: Saved | None
+) -> TrialResult:
     trial = job.trial
     timer = PhaseTimer(group.device)
+    checkpoint = TrialCheckpoint(job, method, store, group, timer, saved)
     with timer.phase(Phase.LOAD):
         splits = {name: load_split(digest, store) for name, digest in trial.task.digests.items()}
         model = make_classifier(trial.encoder, len(trial.task.labels), trial.seed, trial.training)
@@ -114,14 +131,21 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, group: Pro
     for number, stage in enumerate(trial.stages):
         stage_method = method if stage.weighted else CrossEntropy()
         inputs = _inputs(trial, stage, stage_method, splits, evaluation, tokens, store, timer)
-        outcomes.append(_run_stage(trial, number, model, stage_method, inputs, outcomes, report, group, timer))
+        outcome = checkpoint.finished(number)
+        if outcome is None:
+            kept = checkpoint.of_stage(number, outcomes)
+            outcome = _run_stage(trial, number, model, stage_method, inputs, outcomes, report, group, timer, kept)
+        else:
+            for entry in outcome.history:
+                report(entry)
+        outcomes.append(outcome)
     for digests in job.scores.values():
         with timer.phase(Phase.SCORE):
             _score(trial, model, vocabulary, outcomes, digests, store, group)
     rows_trained = sum(outcome.rows_trained for outcome in outcomes)
     runtime = timer.runtime()
     runtime |= {"rows_per_second": rows_trained / timer.seconds[Phase.TRAIN]} | peak_memory_mb(group.device)
-    runtime |= _temperatures(trial, store)
+    runtime |= _temperatures(trial, store) | checkpoint.runtime()
     runtime |= {f"diagnostic_{key}": value for key, value in method.diagnostics().items()}
     arrays = {name: np.stack([v for o in outcomes for v in o.predictions[name]]) for name in evaluation}
     arrays["weights"] = _all_weights(trial, splits, outcomes)
@@ -131,7 +155,7 @@ def _train(job: Job, method: AnyMethod, store: Store, report: Report, group: Pro
 
 def _run_stage(
     trial: Trial, number: int, model: nn.Module, method: AnyMethod, inputs: Inputs, earlier: list[Outcome],
-    report: Report, group: ProcessGroup, timer: PhaseTimer,
+    report: Report, group: ProcessGroup, timer: PhaseTimer, checkpoint: LoopCheckpoint,
 ) -> Outcome:  # fmt: skip
     """Trains the model on one stage, with a new optimizer and schedule.
 
@@ -140,13 +164,13 @@ def _run_stage(
     """
     stage = trial.stages[number]
     seed = trial.seed if number == 0 else derive(trial.seed, "stage", number)
-    if "inner_training" in method.needs:
+    if "inner_training" in method.needs and not checkpoint.exists:
         with timer.phase(Phase.OUTER_ROUNDS), InnerTrainingRun(model, inputs, stage.training, seed, group) as inner:
             method.learn_weights(inner)
     before = sum(len(outcome.history) for outcome in earlier), int(earlier[-1].history[-1]["step"]) if earlier else 0
     statistics = {} if stage.weighted else _weight_statistics(earlier)
     loop = Loop(model, method, inputs, stage.training, seed, group, timer, before)
-    outcome = loop.run(lambda entry: report(entry | statistics))
+    outcome = loop.run(lambda entry: report(entry | statistics), checkpoint)
     outcome.history = [entry | statistics for entry in outcome.history]
     return outcome
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from harness.planning.trials import Job
 from harness.store import Store
 from harness.training import run_trial
 
-from .small import Listener, jobs_of, result_of
+from .small import Listener, assert_same_bits, jobs_of, result_of
 
 #: 48 generated rows: batches of 47 leave a last one of a single row, in which one of two workers has nothing to do.
 SETTINGS = {
@@ -44,7 +46,29 @@ def in_group(rank: int, size: int, rendezvous: str, jobs: list[str], store: str)
     for text in jobs:
         run_trial.run(Job.model_validate_json(text), Store(store), lambda entry: None)
     if size > 1:
+        interrupt_and_resume(rank, [Job.model_validate_json(text) for text in jobs], store)
         dist.destroy_process_group()
+
+
+def interrupt_and_resume(rank: int, jobs: list[Job], store: str) -> None:
+    """Runs some jobs again, in a store of their own, with an interruption at their second evaluation."""
+
+    def stop(entry: dict[str, float]) -> None:
+        if entry["epoch"] == 2:
+            raise InterruptedError
+
+    if rank == 0:
+        shutil.copytree(store, f"{store}-resumed", ignore=shutil.ignore_patterns("trials"))
+    dist.barrier()
+    for job in (job for job in jobs if resumes(job)):
+        for report in (stop, lambda entry: None):
+            with suppress(InterruptedError):
+                run_trial.run(job.model_copy(update={"checkpoint": True}), Store(f"{store}-resumed"), report)
+
+
+def resumes(job: Job) -> bool:
+    """Jobs that are interrupted too: their processes draw real rows, or have a state that differs between them."""
+    return job.trial.method.name in ("ren", "dimp")
 
 
 def run_group(jobs: list[Job], size: int, store: Store, folder: Path) -> None:
@@ -96,6 +120,15 @@ def test_two_workers_give_the_numbers_of_one(
         assert one.trial.id != two.trial.id
         assert result_of(two, store).environment["workers"] == "2"
         assert_close(one, two, store)
+
+
+def test_an_interrupted_group_goes_on_to_the_same_bits(
+    trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store],
+) -> None:
+    jobs, store = trained
+    resumed, again = [job for job in jobs["meta"][1] if resumes(job)], Store(f"{store.root}-resumed")
+    assert [result_of(job, again).runtime["resumed"] for job in resumed] == [1.0, 1.0]
+    assert_same_bits(resumed, store, again)
 
 
 def test_normalized_weights_matter_here(trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store]) -> None:

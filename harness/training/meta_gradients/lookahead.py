@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from harness.config.experiment import Training
 from harness.data.batches import longest_first
-from harness.data.split import Split
+from harness.data.split import IntArray, Split
 from harness.data.tokens import Tokens
 from harness.methods.protocols import Form, Rule
 from harness.phases import Phase
@@ -55,6 +56,7 @@ class Lookahead:
 
     Attributes:
         order: positions of real rows without end, in the order in which batches take them.
+        drawn: how many of them were taken so far.
         uses_ghost_products: True if the model allows ``GhostProducts``; otherwise ``ForwardModeProducts`` are used.
     """
 
@@ -67,6 +69,7 @@ class Lookahead:
         self._real, self._tokens = real
         self._labels = torch.from_numpy(self._real.labels).to(group.device)
         self.order = self._draws(generator(seed, "real_rows"))
+        self.drawn = 0
         self._names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.uses_ghost_products = self._probe()
 
@@ -87,6 +90,15 @@ class Lookahead:
             self.model(**batch)
         self.model.train(was_training)
         return products.is_exact()
+
+    def skip(self, rows: int) -> None:
+        """Takes real rows that lookaheads had before."""
+        self._take(rows)
+
+    def _take(self, rows: int) -> IntArray:
+        """The positions of the next real rows [rows]."""
+        self.drawn += rows
+        return np.fromiter(islice(self.order, rows), dtype=np.int64, count=rows)
 
     def sgd(self, gradient: Tensors) -> tuple[Tensors, Tensors]:
         """A step of plain gradient descent with the current learning rate: Δ = -lr g, and its derivative -lr."""
@@ -117,7 +129,7 @@ class Lookahead:
         """
         selection = np.arange(len(self._real))
         if rows is not None and rows < len(selection):
-            selection = np.array([next(self.order) for _ in range(rows)])
+            selection = self._take(rows)
         moved = {name: change[name].add_(p).requires_grad_() for name, p in parameters_of(self.model).items()}
         total: Tensors = {}
         was_training = self.model.training
