@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +17,7 @@ from harness.data.benchmarks import catalogue
 from harness.data.selection import select, select_scored
 from harness.data.split import Split
 from harness.data.split_files import save_split
-from harness.errors import UserError
+from harness.errors import RunStopped, UserError
 from harness.ledger.artifacts import (
     PlannedTrial,
     PlanRecord,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # slow imports that a run without unfinished trials does not 
     import pandas as pd
 
     from harness.ledger.mlflow_ledger import Ledger
+    from harness.ledger.signals import Signals
     from harness.training.trial_result import TrialResult
 
 
@@ -62,7 +63,7 @@ class ProgressObserver(Protocol):
     def failed(self, job: Job, error: str) -> None:
         """A job has failed."""
 
-    def died(self, job: Job) -> None:
+    def died(self, job: Job, how: str) -> None:
         """A job's process ended and is started again."""
 
     def end(self) -> None:
@@ -84,7 +85,10 @@ class Summary:
     failed: dict[str, str]
 
 
-def execute(plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver) -> Summary:
+def execute(
+    plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver,
+    only: Collection[str] | None = None,
+) -> Summary:  # fmt: skip
     """Runs the unfinished trials of an experiment.
 
     Args:
@@ -93,27 +97,33 @@ def execute(plan: Plan, paths: Paths, address: str | None, command: str, console
         address: of a Ray cluster; None for RAY_ADDRESS, or else this machine.
         command: the command line, for the record.
         console: shows the progress.
+        only: ids of the trials to run, with the checkers that they need; None for all.
 
     Raises:
         UserError: another run of the same experiment uses this home folder, or the cluster is too small.
+        RunStopped: `harness stop` has stopped it.
     """
     name = plan.experiment.name
     locks = paths.home / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / f"{name}.lock", timeout=0):
-            return _execute(plan, paths, address, command, console)
+            return _execute(plan, paths, address, command, console, only)
     except Timeout:
         raise UserError(f"another run of the experiment {name!r} is using {paths.home}; wait until it ends") from None
 
 
-def _execute(plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver) -> Summary:
+def _execute(
+    plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver,
+    only: Collection[str] | None,
+) -> Summary:  # fmt: skip
     started = time.perf_counter()
     store = Store(paths.store)
     reader = open_reader(paths.tracking_uri, paths.home)
     entries = reader.trials()
     finished_ids = finished(entries)
-    todo = missing(plan, finished_ids, store)
+    left_alone = set() if only is None else plan.trials.keys() - only
+    todo = missing(plan, finished_ids | left_alone, store)
     files = plan_files(plan)
     parent = reader.parents().get(plan.experiment.name)
     unchanged = parent is not None and reader.artifact(parent, PlanRecord.FILE) == files[PlanRecord.FILE]
@@ -125,19 +135,28 @@ def _execute(plan: Plan, paths: Paths, address: str | None, command: str, consol
 
     from harness.ledger.mlflow_ledger import Ledger
     from harness.ledger.provenance import provenance
+    from harness.ledger.signals import Signals
 
     ledger = Ledger(paths.tracking_uri, paths.home)
     ledger.open(plan.experiment.name, provenance(plan.experiment.description, command), files)
     recorder = Recorder(plan, store, ledger, console, {id_: entries[id_] for id_ in finished_ids})
+    signals = Signals(ledger, ledger.parent)
     status = "KILLED"
     try:
         if todo:
-            _run(todo, plan, paths, store, address, recorder)
-        for job in (job for job in todo if job.trial.id not in recorder.ended):
+            with signals:
+                _run(todo, plan, paths, store, address, recorder, signals)
+        left = [job for job in todo if job.trial.id not in recorder.ended]
+        if left and signals.stop_requested():
+            raise RunStopped
+        for job in left:
             recorder.failed(job, "the trial ended without reporting a result; see Ray's log")
         status = "FAILED" if recorder.errors else "FINISHED"
-    except BaseException:
+    except BaseException as error:
         ledger.abandon("interrupted: the run was stopped")
+        if isinstance(error, KeyboardInterrupt | RunStopped) and signals.stop_requested():
+            count = len(todo) - len(recorder.ended)
+            raise RunStopped(f"{count} of {len(todo)} trials are left. Run the same command to continue.") from None
         raise
     finally:
         console.end()
@@ -148,18 +167,20 @@ def _execute(plan: Plan, paths: Paths, address: str | None, command: str, consol
             metrics["driver_peak_memory_mb"] = own_peak_memory_mb()
             metrics["wall_seconds"] = ledger.before("wall_seconds") + time.perf_counter() - started
         ledger.close(status, metrics)
-    reused = len(plan.jobs) - len(todo)
+    reused = len((finished_ids & plan.trials.keys()) - {job.trial.id for job in todo})
     return Summary(recorder.done, reused, {describe(plan.trials[i]): text for i, text in recorder.errors.items()})
 
 
-def _run(todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder) -> None:
+def _run(
+    todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder, signals: Signals
+) -> None:
     from harness.cluster import tune
 
     cluster = tune.connect(address, paths.home)
     try:
         tune.check_store(store, cluster)
         recorder.console.begin(todo, cluster.slots(plan.experiment.resources), work(plan))
-        tune.run(todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray")
+        tune.run(todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray", signals.stop_requested)
     finally:
         tune.disconnect()
 
@@ -215,19 +236,19 @@ class Recorder:
         self.ended.add(job.trial.id)
         self.console.finished(job, result.history[-1])
 
-    def failed(self, job: Job, error: str) -> None:
-        """Writes the error and marks the trial as failed."""
+    def failed(self, job: Job, error: str, log: str = "") -> None:
+        """Writes the error, and the end of its process's output, and marks the trial as failed."""
         self.errors[job.trial.id] = error.strip()
         self.ended.add(job.trial.id)
         if job.trial.id not in self.already:
-            self.ledger.fail(self._runs.pop(job.trial.id, "") or self.ledger.begin(job), error)
+            self.ledger.fail(self._runs.pop(job.trial.id, "") or self.ledger.begin(job), error, log)
         self.console.failed(job, error)
 
-    def died(self, job: Job) -> None:
+    def died(self, job: Job, how: str) -> None:
         """Marks the child run as interrupted; ``started`` will create another."""
         if run := self._runs.pop(job.trial.id, None):
-            self.ledger.interrupt(run, "the trial's process died and was started again")
-        self.console.died(job)
+            self.ledger.interrupt(run, f"the trial's process died and was started again: {how}")
+        self.console.died(job, how)
 
 
 def result_frames(job: Job, result: TrialResult, splits: Mapping[str, Split]) -> dict[str, pd.DataFrame]:
