@@ -17,7 +17,7 @@ from harness.data.benchmarks import catalogue
 from harness.data.selection import select, select_scored
 from harness.data.split import Split
 from harness.data.split_files import save_split
-from harness.errors import RunStopped, UserError
+from harness.errors import RunStoppedError, UserError
 from harness.ledger.artifacts import (
     PlannedTrial,
     PlanRecord,
@@ -101,7 +101,7 @@ def execute(
 
     Raises:
         UserError: another run of the same experiment uses this home folder, or the cluster is too small.
-        RunStopped: `harness stop` has stopped it.
+        RunStoppedError: `harness stop` has stopped it.
     """
     name = plan.experiment.name
     locks = paths.home / "locks"
@@ -148,15 +148,17 @@ def _execute(
                 _run(todo, plan, paths, store, address, recorder, signals)
         left = [job for job in todo if job.trial.id not in recorder.ended]
         if left and signals.stop_requested():
-            raise RunStopped
+            raise RunStoppedError
         for job in left:
             recorder.failed(job, "the trial ended without reporting a result; see Ray's log")
         status = "FAILED" if recorder.errors else "FINISHED"
     except BaseException as error:
         ledger.abandon("interrupted: the run was stopped")
-        if isinstance(error, KeyboardInterrupt | RunStopped) and signals.stop_requested():
+        if isinstance(error, KeyboardInterrupt | RunStoppedError) and signals.stop_requested():
             count = len(todo) - len(recorder.ended)
-            raise RunStopped(f"{count} of {len(todo)} trials are left. Run the same command to continue.") from None
+            raise RunStoppedError(
+                f"{count} of {len(todo)} trials are left. Run the same command to continue."
+            ) from None
         raise
     finally:
         console.end()

@@ -14,7 +14,7 @@ class TrialError(Exception):
     """A trial that cannot give a result (a NaN loss, say). It is recorded; the other trials go on."""
 
 
-class RunStopped(Exception):
+class RunStoppedError(Exception):
     """A run that ended because `harness stop` asked for it. The command line prints it, exit code 130."""
 
 

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 from harness.errors import UserError
 
 KIND, TRIAL, EXPERIMENT = "harness.kind", "harness.trial", "harness.experiment"
-#: Tag of a trial: the number of its evaluations.
-EVALUATIONS = "evaluations"
+#: Tags of a trial: its name, the number of its evaluations, and the last line of its error.
+NAME, EVALUATIONS, ERROR = "mlflow.runName", "evaluations", "error"
 #: Artifact of a failed trial: what its process printed last.
 LOG = "log.txt"
 SQLITE = "sqlite:///"
@@ -53,7 +53,7 @@ class Entry:
     @property
     def error(self) -> str:
         """The last line of its error, or an empty text."""
-        return self.tags.get("error", "")
+        return self.tags.get(ERROR, "")
 
 
 class Reader(Protocol):
