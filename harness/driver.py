@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from harness.data.benchmarks import catalogue
 from harness.data.selection import select
 from harness.data.split import Split
 from harness.data.split_files import save_split
-from harness.errors import UserError
+from harness.errors import RunStoppedError, UserError
 from harness.ledger.artifacts import PlannedTrial, PlanRecord, Texts, to_parquet
 from harness.ledger.entries import finished, open_reader
 from harness.ledger.legacy import describe_sources
@@ -29,6 +29,7 @@ from harness.store import Store
 
 if TYPE_CHECKING:  # Ray is slow to import, and a run without unfinished trials does not need it
     from harness.cluster.tune import Fit
+    from harness.ledger.signals import Signals
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ class Summary:
 
 
 def execute(
-    plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver, fit: Fit | None = None
-) -> Summary:
+    plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver,
+    only: Collection[str] | None = None, fit: Fit | None = None,
+) -> Summary:  # fmt: skip
     """Runs the unfinished trials of an experiment.
 
     Args:
@@ -57,30 +59,34 @@ def execute(
         address: of a Ray cluster; None for RAY_ADDRESS, or else this machine.
         command: the command line, for the record.
         console: shows the progress.
+        only: ids of the trials to run, with the checkers that they need; None for all.
         fit: what a worker calls to train a trial; for measurements.
 
     Raises:
         UserError: another run of the same experiment uses this home folder, or the cluster is too small.
+        RunStoppedError: `harness stop` has stopped it.
     """
     name = plan.experiment.name
     locks = paths.home / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / f"{name}.lock", timeout=0):
-            return _execute(plan, paths, address, command, console, fit)
+            return _execute(plan, paths, address, command, console, only, fit)
     except Timeout:
         raise UserError(f"another run of the experiment {name!r} is using {paths.home}; wait until it ends") from None
 
 
 def _execute(
-    plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver, fit: Fit | None
-) -> Summary:
+    plan: Plan, paths: Paths, address: str | None, command: str, console: ProgressObserver,
+    only: Collection[str] | None, fit: Fit | None,
+) -> Summary:  # fmt: skip
     started = time.perf_counter()
     store = Store(paths.store)
     reader = open_reader(paths.tracking_uri, paths.home)
     entries = reader.trials()
     finished_ids = finished(entries)
-    todo = missing(plan, finished_ids, store)
+    left_alone = set() if only is None else plan.trials.keys() - only
+    todo = missing(plan, finished_ids | left_alone, store)
     files = plan_files(plan)
     parent = reader.parents().get(plan.experiment.name)
     unchanged = parent is not None and reader.artifact(parent, PlanRecord.FILE) == files[PlanRecord.FILE]
@@ -92,18 +98,32 @@ def _execute(
 
     from harness.ledger.mlflow_ledger import Ledger
     from harness.ledger.provenance import provenance
+    from harness.ledger.signals import Signals
 
     ledger = Ledger(paths.tracking_uri, paths.home)
     ledger.open(plan.experiment.name, provenance(plan.experiment.description, command), files)
     recorder = Recorder(plan, store, ledger, console, {id_: entries[id_] for id_ in finished_ids})
+    signals = Signals(ledger, ledger.parent)
+    signals = Signals(ledger, ledger.parent)
     status = "KILLED"
     try:
         if todo:
-            _run(todo, plan, paths, store, address, recorder, fit)
-        for job in (job for job in todo if job.trial.id not in recorder.ended):
+            with signals:
+                _run(todo, plan, paths, store, address, recorder, signals, fit)
+        left = [job for job in todo if job.trial.id not in recorder.ended]
+        if left and signals.stop_requested():
+            raise RunStoppedError
+        for job in left:
             recorder.failed(job, "the trial ended without reporting a result; see Ray's log")
         recorder.close()
         status = "FAILED" if recorder.errors else "FINISHED"
+    except (KeyboardInterrupt, RunStoppedError):
+        if signals.stop_requested():
+            count = len(todo) - len(recorder.ended)
+            raise RunStoppedError(
+                f"{count} of {len(todo)} trials are left. Run the same command to continue."
+            ) from None
+        raise
     finally:
         console.end()
         if status == "KILLED":
@@ -115,20 +135,23 @@ def _execute(
             metrics["driver_peak_memory_mb"] = own_peak_memory_mb()
             metrics["wall_seconds"] = ledger.before("wall_seconds") + time.perf_counter() - started
         ledger.close(status, metrics)
-    reused = len(plan.jobs) - len(todo)
+    reused = len((finished_ids & plan.trials.keys()) - {job.trial.id for job in todo})
     return Summary(recorder.done, reused, {describe(plan.trials[i]): text for i, text in recorder.errors.items()})
 
 
 def _run(
-    todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder, fit: Fit | None
-) -> None:
+    todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder,
+    signals: Signals, fit: Fit | None,
+) -> None:  # fmt: skip
     from harness.cluster import tune
 
     cluster = tune.connect(address, paths.home)
     try:
         tune.check_store(store, cluster)
         recorder.console.begin(todo, cluster.slots(plan.experiment.resources), work(plan))
-        tune.run(todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray", fit)
+        tune.run(
+            todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray", signals.stop_requested, fit
+        )
     finally:
         tune.disconnect()
 

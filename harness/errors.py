@@ -14,6 +14,10 @@ class TrialError(Exception):
     """A trial that cannot give a result (a NaN loss, say). It is recorded; the other trials go on."""
 
 
+class RunStoppedError(Exception):
+    """A run that ended because `harness stop` asked for it. The command line prints it, exit code 130."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UserError:
     """The error for an unknown name, with the nearest known one.
 

@@ -44,7 +44,7 @@ class ProgressObserver(Protocol):
     def failed(self, job: Job, error: str) -> None:
         """A job has failed."""
 
-    def died(self, job: Job) -> None:
+    def died(self, job: Job, how: str) -> None:
         """A job's process ended and is started again."""
 
     def warn(self, line: str) -> None:
@@ -105,23 +105,23 @@ class Recorder:
         self.ended.add(job.trial.id)
         self.console.finished(job, self._last.pop(job.trial.id))
 
-    def failed(self, job: Job, error: str) -> None:
-        """Records the error, and that the trial has failed."""
+    def failed(self, job: Job, error: str, log: str = "") -> None:
+        """Records the error, the end of its process's output, and that the trial has failed."""
         self.errors[job.trial.id] = error.strip()
         self.ended.add(job.trial.id)
         self._last.pop(job.trial.id, None)
         if job.trial.id not in self.already:
             if not self._writer.has_begun(job.trial.id):
                 self._writer.begin(job)
-            self._writer.end(job.trial.id, lambda: Outcome.failed(error))
+            self._writer.end(job.trial.id, lambda: Outcome.failed(error, log))
         self.console.failed(job, error)
 
-    def died(self, job: Job) -> None:
+    def died(self, job: Job, how: str) -> None:
         """Records that the attempt was interrupted; ``started`` will open another."""
         if self._writer.has_begun(job.trial.id):
-            outcome = Outcome.interrupted("the trial's process died and was started again")
+            outcome = Outcome.interrupted(f"the trial's process died and was started again: {how}")
             self._writer.end(job.trial.id, lambda: outcome)
-        self.console.died(job)
+        self.console.died(job, how)
 
     def close(self, why: str = "interrupted: the run was stopped") -> None:
         """Writes everything that is not written; trials that have not ended are recorded as interrupted.

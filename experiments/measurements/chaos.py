@@ -67,7 +67,8 @@ class Proxy:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                status, headers, answer = 500, [], b"{}"
+                status, answer = 500, b"{}"
+                headers: list[tuple[str, str]] = []
                 if proxy.state == "up":
                     status, headers, answer = proxy.ask(port, self.command, self.path, body, dict(self.headers))
                 self.send_response(status)

@@ -82,11 +82,11 @@ class Quiet:
     def finished(self, job: Job) -> None:
         """Nothing."""
 
-    def died(self, job: Job) -> None:
+    def died(self, job: Job, how: str) -> None:
         """Notes a process that died: the measurement is void."""
-        self.errors.append(f"{job.trial.id}: its process died")
+        self.errors.append(f"{job.trial.id}: its process died: {how}")
 
-    def failed(self, job: Job, error: str) -> None:
+    def failed(self, job: Job, error: str, log: str = "") -> None:
         """Notes a failure: the measurement is void."""
         self.errors.append(error)
 

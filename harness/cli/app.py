@@ -22,7 +22,19 @@ for _name, _value in {
 
 from harness.cli.data_check import check_data  # noqa: E402 - the environment comes first
 from harness.cli.generate import generate  # noqa: E402
-from harness.errors import UserError  # noqa: E402
+from harness.cli.options import (  # noqa: E402
+    HOME,
+    RESULTS,
+    Address,
+    File,
+    Home,
+    Results,
+    Set,
+    StoreUrl,
+    TrackingUri,
+)
+from harness.cli.status import status, stop  # noqa: E402
+from harness.errors import RunStoppedError, UserError  # noqa: E402
 from harness.paths import Paths  # noqa: E402
 
 if TYPE_CHECKING:
@@ -39,63 +51,73 @@ app.add_typer(listing, name="list")
 # a log or a pipe has no width of its own
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
-File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set training.epochs=3. Repeatable."),
-]
-Home = Annotated[
-    Path, typer.Option("--home", envvar="HARNESS_HOME", help="Folder for the ledger, the store and caches.")
-]
-StoreUrl = Annotated[
-    str | None,
-    typer.Option("--store", envvar="HARNESS_STORE", help="Folder or URL (s3://...) for artifacts; default: in --home."),
-]
-Results = Annotated[Path, typer.Option("--results", help="Folder in which reports are written.")]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri", help="The ledger: an MLflow server or database. Default: MLFLOW_TRACKING_URI, or in --home."
-    ),
-]
-HOME, RESULTS = Path(".harness"), Path("results")
-
 
 app.command()(generate)
 data = typer.Typer(help="Look at the data before training on it.", no_args_is_help=True)
 app.add_typer(data, name="data")
 data.command("check")(check_data)
+app.command()(status)
+app.command()(stop)
 
 
 @app.command()
 def run(
     file: File,
     settings: Set = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, e.g. auto or ray://head:10001. Default: RAY_ADDRESS, else here.")
-    ] = None,
+    address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan without running it.")] = False,
     home: Home = HOME,
     store: StoreUrl = None,
     tracking_uri: TrackingUri = None,
     results: Results = RESULTS,
 ) -> None:
-    """Run the trials of an experiment that are not finished, then write its report."""
+    """Run the trials of an experiment that are not finished, then write its report.
+
+    Trials that failed or were interrupted before are tried again; `harness retry` runs the failed ones alone.
+
+    Exit codes: 0 all trials are finished; 1 a trial failed (`harness show --failed`); 2 a mistake in the file or the
+    options; 130 stopped by Ctrl-C or `harness stop`. The same command goes on where the last one ended.
+    """
     from harness.cli import views
 
     paths = Paths.at(home, store, tracking_uri)
     planned = _plan(file, settings, paths)
     if dry_run:
         return views.plan(planned, paths, out)
-    from harness.cli.progress import Progress
-    from harness.driver import execute
+    views.failed_before(planned, paths, out)
+    _execute(planned, paths, address, results, ui_command(home, tracking_uri))
 
-    summary = execute(planned, paths, address, recorded_command(), Progress(out))
-    page, written = views.report(planned.experiment.name, paths, results, out)
-    pages = views.mlflow_address(planned.experiment.name, paths) or ui_command(home, tracking_uri)
-    views.farewell(summary, page, written, pages, out)
-    if summary.failed:
-        raise typer.Exit(1)
+
+@app.command()
+def retry(
+    file: File,
+    only_error: Annotated[
+        str | None,
+        typer.Option("--only-error", metavar="TEXT", help="Only trials whose error has this text in its last line."),
+    ] = None,
+    settings: Set = None,
+    address: Address = None,
+    home: Home = HOME,
+    store: StoreUrl = None,
+    tracking_uri: TrackingUri = None,
+    results: Results = RESULTS,
+) -> None:
+    """Run only the failed trials of an experiment, and those that need them as checkers, then write its report.
+
+    `harness run` tries failed trials again too, beside all others that are not finished. A trial with an error of its
+    own (a loss that is NaN) fails again unless its settings or the code have changed: `harness show --failed
+    EXPERIMENT` shows the errors, and --only-error chooses among them.
+
+    `harness retry x.yaml --only-error "out of memory" --set resources.memory_gb=8`
+    """
+    from harness.cli import views
+
+    paths = Paths.at(home, store, tracking_uri)
+    planned = _plan(file, settings, paths)
+    ids = views.trials_to_retry(planned, paths, only_error)
+    if not ids:
+        return out.print(f"No trial of {planned.experiment.name} has failed.", markup=False)
+    _execute(planned, paths, address, results, ui_command(home, tracking_uri), ids)
 
 
 @app.command()
@@ -218,14 +240,28 @@ def ui(
 
 @app.command()
 def show(
-    trial: Annotated[str, typer.Argument(help="A trial id, or its first digits.")],
+    trial: Annotated[str | None, typer.Argument(help="A trial id, or its first digits.", show_default=False)] = None,
+    failed: Annotated[
+        str | None,
+        typer.Option("--failed", metavar="EXPERIMENT", help="List the failed trials of an experiment, by error."),
+    ] = None,
     home: Home = HOME,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Show one trial: settings, results by epoch, runtime, error."""
-    from harness.cli import views
+    """Show one trial: settings, results by epoch, runtime; of a failed one its error and the end of its output.
 
-    views.trial(trial, Paths.at(home, None, tracking_uri), out)
+    `harness show --failed EXPERIMENT` lists the failed trials of an experiment (a name or a YAML file), grouped by the
+    last line of their error: which errors there are, how often, and the ids to look at with `harness show ID`.
+    """
+    from harness.cli import views
+    from harness.cli.status import show_failed
+
+    if (trial is None) == (failed is None):
+        raise UserError("expected a trial id or --failed EXPERIMENT; `harness status EXPERIMENT` lists ids")
+    paths = Paths.at(home, None, tracking_uri)
+    if failed is not None:
+        return show_failed(failed, paths, out)
+    views.trial(str(trial), paths, out)
 
 
 @listing.command("methods")
@@ -264,6 +300,21 @@ def _plan(file: Path, settings: list[str] | None, paths: Paths) -> Plan:
     return make(load(file, tuple(settings or ())), paths.cache)
 
 
+def _execute(
+    planned: Plan, paths: Paths, address: str | None, results: Path, ui: str, only: set[str] | None = None
+) -> None:
+    """Runs trials, writes the report and prints the result; exit code 1 if a trial failed."""
+    from harness.cli import views
+    from harness.cli.progress import Progress
+    from harness.driver import execute
+
+    summary = execute(planned, paths, address, recorded_command(), Progress(out), only)
+    page, written = views.report(planned.experiment.name, paths, results, out)
+    views.farewell(summary, page, written, views.mlflow_address(planned.experiment.name, paths) or ui, out)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """The console script. A user error prints one message and exits with 2, without a traceback."""
     try:
@@ -271,6 +322,9 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True, highlight=False).print(f"harness: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
+    except RunStoppedError as stopped:
+        Console(stderr=True, highlight=False).print(f"Stopped by `harness stop`: {stopped}", soft_wrap=True)
+        sys.exit(130)
     except (KeyboardInterrupt, SystemExit) as end:  # typer turns a KeyboardInterrupt into SystemExit(130)
         if isinstance(end, SystemExit) and end.code != 130:
             raise

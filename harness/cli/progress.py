@@ -68,10 +68,10 @@ class Progress:
         lines = error.strip().splitlines() or ["unknown error"]
         self._end(job, f"FAILED: {lines[-1]}", "red")
 
-    def died(self, job: Job) -> None:
+    def died(self, job: Job, how: str) -> None:
         """A trial's process died and is started again."""
         self._share[job.trial.id] = 0.0
-        self._print(f"{describe(job)}: its process died; starting it again", "yellow")
+        self._print(f"{describe(job)}: its process died; starting it again ({how})", "yellow")
 
     def warn(self, line: str) -> None:
         """Something that the user should know; from any thread."""

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness.cli.progress import duration
 from harness.errors import UserError, unknown
-from harness.ledger.entries import Entry, finished, open_reader
+from harness.ledger.entries import ERROR, LOG, Entry, finished, open_reader
 from harness.ledger.mlflow_pages import table_address, without_password
 from harness.ledger.report_artifacts import attach_report
 from harness.paths import Paths
@@ -102,6 +102,43 @@ def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: S
     return f"About {duration(total)} of computing one trial at a time ({basis}); less with several at a time."
 
 
+def failed_before(plan: Plan, paths: Paths, out: Console) -> None:
+    """Prints how many trials failed before and will be tried again."""
+    if count := len(_failed(plan, open_reader(paths.tracking_uri, paths.home).trials((ERROR,)))):
+        trials = "1 trial" if count == 1 else f"{count} trials"
+        hint = f"`harness show --failed {plan.experiment.name}`"
+        out.print(f"{trials} failed before and will be tried again; {hint} shows the errors", markup=False)
+
+
+def trials_to_retry(plan: Plan, paths: Paths, text: str | None) -> set[str]:
+    """The ids of the failed trials of a plan, and of the unfinished ones that need them as checkers.
+
+    Args:
+        plan: the experiment.
+        paths: the ledger.
+        text: what the last line of the error must contain, in any case; None for every error.
+
+    Raises:
+        UserError: trials have failed, but none with this text.
+    """
+    entries = open_reader(paths.tracking_uri, paths.home).trials((ERROR,))
+    failed = _failed(plan, entries)
+    ids = {id_ for id_ in failed if (text or "").lower() in entries[id_].error.lower()}
+    if failed and not ids:
+        errors = sorted({entries[id_].error for id_ in failed})
+        more = f" and {len(errors) - 5} others" if len(errors) > 5 else ""
+        raise UserError(f"no failed trial has {text!r} in its error; their errors: {'; '.join(errors[:5])}{more}")
+    done = finished(entries)
+    for job in plan.jobs:  # checkers come first
+        if job.trial.id not in done and ids & set(job.trial.checkers):
+            ids.add(job.trial.id)
+    return ids
+
+
+def _failed(plan: Plan, entries: Mapping[str, Entry]) -> list[str]:
+    return [id_ for id_ in plan.trials if id_ in entries and entries[id_].status == "FAILED"]
+
+
 def trial(prefix: str, paths: Paths, out: Console) -> None:
     """Prints one trial of the ledger.
 
@@ -120,8 +157,12 @@ def trial(prefix: str, paths: Paths, out: Console) -> None:
     entry = entries[matches[0]]
     out.print(f"[bold]{entry.tags.get('mlflow.runName', matches[0])}[/bold]  {matches[0]}  {entry.status.lower()}")
     if entry.error:
-        text = reader.artifact(entry, "error.txt")
-        out.print(text.decode() if text else entry.error, style="red", markup=False)
+        text, log = reader.artifact(entry, "error.txt"), reader.artifact(entry, LOG)
+        out.print(text.decode() if text else entry.error, style="red", markup=False, soft_wrap=True)
+        if log:
+            out.rule(LOG, align="left")
+            out.print(log.decode(), markup=False, soft_wrap=True)
+            out.rule()
     from harness.ledger.artifacts import History
 
     content = reader.artifact(entry, History.FILE)

@@ -9,6 +9,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
+from harness.cluster.worker_log import WorkerLog, describe_death
 from harness.config.experiment import Resources
 from harness.errors import TrialError, UserError
 from harness.planning.trials import Job
@@ -54,10 +56,10 @@ class Observer(Protocol):
     def finished(self, job: Job) -> None:
         """The job's result is in the store."""
 
-    def failed(self, job: Job, error: str) -> None:
-        """The job ended without a result."""
+    def failed(self, job: Job, error: str, log: str = "") -> None:
+        """The job ended without a result; ``log``: the end of what its process printed."""
 
-    def died(self, job: Job) -> None:
+    def died(self, job: Job, how: str) -> None:
         """The job's process ended; it will be started again."""
 
 
@@ -74,9 +76,10 @@ class DependencySearcher(_Stateless, Searcher):
     Args:
         jobs: the jobs to run, in the preferred order; checkers that are not among them count as finished.
         observer: is told of jobs that cannot run because a checker failed.
+        stop: returns true once no more jobs are to be given.
     """
 
-    def __init__(self, jobs: list[Job], observer: Observer) -> None:
+    def __init__(self, jobs: list[Job], observer: Observer, stop: Callable[[], Any] = lambda: False) -> None:
         super().__init__(metric="status", mode="max")
         self._waiting = {job.trial.id: job for job in jobs}
         self._order = {id_: position for position, id_ in enumerate(self._waiting)}
@@ -91,10 +94,12 @@ class DependencySearcher(_Stateless, Searcher):
         self._ids = list(self._waiting)
         self._blocked: list[tuple[str, str]] = []  # ids of a job and of its failed checker
         self._running: dict[str, str] = {}
-        self._observer = observer
+        self._observer, self._stop = observer, stop
 
     def suggest(self, trial_id: str) -> Any:
         """The next job that can run, None if all remaining jobs wait for checkers, FINISHED without remaining jobs."""
+        if self._stop():
+            return Searcher.FINISHED
         while self._blocked:
             id_, checker = self._blocked.pop(0)
             job = self._waiting.pop(id_, None)
@@ -154,19 +159,20 @@ class ObserverCallback(_Stateless, Callback):
         if last.get("status") == 1:
             self._observer.finished(self._job(trial))
         else:
-            self._observer.failed(
-                self._job(trial), str(last.get("error", "the trial ended without reporting a result"))
-            )
+            error = str(last.get("error", "the trial ended without reporting a result"))
+            self._observer.failed(self._job(trial), error, str(last.pop("log", "")))
+        trial.run_metadata.metric_analysis.clear()  # Tune keeps every trial, and so most of what it knows of it
+        trial.run_metadata.metric_n_steps.clear()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died; Tune starts it again."""
-        self._observer.died(self._job(trial))
+        self._observer.died(self._job(trial), describe_death(trial.get_pickled_error())[0])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died more often than it may be restarted."""
-        self._observer.failed(
-            self._job(trial), f"the trial's process died {trial.num_failures} times: killed, or out of memory"
-        )
+        how, log = describe_death(trial.get_pickled_error())
+        error = f"the trial's process died {trial.num_failures} times; last: {how}"
+        self._observer.failed(self._job(trial), error, log)
 
     def _job(self, trial: Any) -> Job:
         return self._jobs[trial.config["trial"]]
@@ -258,7 +264,7 @@ def check_store(store: Store, cluster: Cluster) -> None:
 
 def run(
     jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, observer: Observer, scratch: Path,
-    fit: Fit | None = None,
+    stop: Callable[[], Any] = lambda: False, fit: Fit | None = None,
 ) -> None:  # fmt: skip
     """Runs jobs to the end, in one Tune run.
 
@@ -269,6 +275,7 @@ def run(
         cluster: from ``connect``.
         observer: is told of starts, evaluations and ends.
         scratch: folder for Ray's own files.
+        stop: returns true once no more jobs are to be started; running ones end as usual.
         fit: what a worker calls in place of ``train.fit``; for measurements.
     """
     folder = Path(tempfile.mkdtemp(prefix="tune-", dir=_make_folder(scratch)))
@@ -280,7 +287,7 @@ def run(
     tuner = Tuner(
         tune.with_resources(function, PlacementGroupFactory([bundle])),
         tune_config=TuneConfig(
-            search_alg=DependencySearcher(jobs, observer), num_samples=len(jobs), reuse_actors=True,
+            search_alg=DependencySearcher(jobs, observer, stop), num_samples=len(jobs), reuse_actors=True,
             max_concurrent_trials=cluster.slots(resources),
         ),
         run_config=RunConfig(
@@ -304,16 +311,24 @@ def _trainable(
     stored = ray.put({job.trial.id: zlib.compress(job.model_dump_json().encode(), 1) for job in jobs})
 
     def trial(config: dict[str, Any]) -> None:
-        job = Job.model_validate_json(zlib.decompress(ray.get(stored)[config["trial"]]))
+        job, log = Job.model_validate_json(zlib.decompress(_fetched(stored)[config["trial"]])), WorkerLog()
         try:
             (fit or _train)(job, store, resources, lambda entry: tune.report({"entry": entry}), scratch)
         except Exception as error:  # an error of the trial itself: it would fail again
-            text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
-            tune.report({"status": 0, "error": text})
+            whole = traceback.format_exc()
+            text = str(error) if isinstance(error, TrialError) else whole
+            tune.report({"status": 0, "error": text, "log": f"{log.end()}\n{whole}"})
         else:
             tune.report({"status": 1})
 
     return trial
+
+
+@cache
+def _fetched(jobs: ray.ObjectRef[dict[str, bytes]]) -> dict[str, bytes]:
+    """An object of Ray's, once a process."""
+    found: dict[str, bytes] = ray.get(jobs)
+    return found
 
 
 def _train(job: Job, store: str, resources: Resources, report: Report, scratch: Path) -> None:

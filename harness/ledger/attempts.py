@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from harness.ledger.artifacts import History, to_parquet
+from harness.ledger.entries import LOG
 from harness.planning.trials import Job
 
 
@@ -50,9 +51,9 @@ class Outcome:
         return cls("FINISHED", metrics=runtime, tags=tags, files=files)
 
     @classmethod
-    def failed(cls, error: str) -> Outcome:
-        """The trial gave no result; the whole error becomes an artifact, its last line a tag."""
-        return cls("FAILED", error, files={"error.txt": error.encode()})
+    def failed(cls, error: str, log: str = "") -> Outcome:
+        """The trial gave no result; the whole error and its log become artifacts, the error's last line a tag."""
+        return cls("FAILED", error, files={"error.txt": error.encode()} | ({LOG: log.encode()} if log else {}))
 
     @classmethod
     def interrupted(cls, why: str) -> Outcome:

@@ -7,7 +7,7 @@ Any other ledger is read through MLflow.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,11 @@ from urllib.parse import unquote, urlsplit
 from harness.errors import UserError
 
 KIND, TRIAL, EXPERIMENT = "harness.kind", "harness.trial", "harness.experiment"
+#: Tags of a trial: its name, the number of its evaluations, and the last line of its error.
+NAME, EVALUATIONS, ERROR = "mlflow.runName", "evaluations", "error"
+#: Artifact of a failed trial: what its process printed last.
+LOG = "log.txt"
 SQLITE = "sqlite:///"
-_OF_RUNS = "SELECT run_uuid, key, {} FROM {} WHERE run_uuid IN"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Entry:
         metrics: the last value of each metric.
         artifacts: URI of its artifacts.
         experiment: id of its MLflow experiment.
+        ended: milliseconds since the epoch; None while it runs.
+        epoch: the last step of its metrics: the number of evaluations so far.
     """
 
     run: str
@@ -42,11 +47,13 @@ class Entry:
     metrics: Mapping[str, float] = field(default_factory=dict)
     artifacts: str = ""
     experiment: str = ""
+    ended: int | None = None
+    epoch: int = 0
 
     @property
     def error(self) -> str:
         """The last line of its error, or an empty text."""
-        return self.tags.get("error", "")
+        return self.tags.get(ERROR, "")
 
 
 class Reader(Protocol):
@@ -56,8 +63,12 @@ class Reader(Protocol):
     def uri(self) -> str:
         """The tracking URI."""
 
-    def trials(self) -> dict[str, Entry]:
-        """The entry to use for every trial id: the finished one if there is one, else the newest."""
+    def trials(self, keys: Collection[str] | None = None) -> dict[str, Entry]:
+        """The entry to use for every trial id: the finished one if there is one, else the newest.
+
+        Args:
+            keys: the tags and metrics that are needed; None for all. Fewer are read faster from a local file.
+        """
 
     def parents(self) -> dict[str, Entry]:
         """The parent run of every experiment, by its name."""
@@ -131,9 +142,10 @@ class SqliteReader:
         self.uri = uri
         self._file = Path(uri.removeprefix(SQLITE))
 
-    def trials(self) -> dict[str, Entry]:
+    def trials(self, keys: Collection[str] | None = None) -> dict[str, Entry]:
         """See ``Reader``."""
-        return best_entries(entry for entry in self._entries("trial") if TRIAL in entry.tags)
+        wanted = None if keys is None else sorted({TRIAL, *keys})
+        return best_entries(entry for entry in self._entries("trial", wanted) if TRIAL in entry.tags)
 
     def parents(self) -> dict[str, Entry]:
         """See ``Reader``."""
@@ -144,37 +156,44 @@ class SqliteReader:
         file = local_artifact(entry.artifacts, path, self._file.parent)
         return file.read_bytes() if file else None
 
-    def _entries(self, kind: str) -> list[Entry]:
-        """All runs of a kind, oldest first."""
+    def _entries(self, kind: str, keys: list[str] | None = None) -> list[Entry]:
+        """All runs of a kind, oldest first, with the given tags and metrics, or with all."""
         if not self._file.exists():
             return []
         run_ids = "SELECT run_uuid FROM tags WHERE key = ? AND value = ?"
         runs = (
-            f"SELECT run_uuid, status, start_time, artifact_uri, experiment_id FROM runs WHERE run_uuid IN ({run_ids}) "
-            "AND lifecycle_stage = 'active' ORDER BY start_time"
+            "SELECT run_uuid, status, start_time, end_time, artifact_uri, experiment_id FROM runs "
+            f"WHERE run_uuid IN ({run_ids}) AND lifecycle_stage = 'active' ORDER BY start_time"
         )
+        of_runs = f"WHERE run_uuid IN ({run_ids})"
+        if keys is not None:
+            of_runs += f" AND key IN ({', '.join('?' * len(keys))})"
+        arguments = (KIND, kind, *(keys or ()))
         tags: dict[str, dict[str, str]] = {}
         metrics: dict[str, dict[str, float]] = {}
+        epochs: dict[str, int] = {}
         try:
             with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, timeout=20.0)) as connection:
                 rows = connection.execute(runs, (KIND, kind)).fetchall()
-                for run, key, text in connection.execute(
-                    f"{_OF_RUNS.format('value', 'tags')} ({run_ids})", (KIND, kind)
-                ):
+                for run, key, text in connection.execute(f"SELECT run_uuid, key, value FROM tags {of_runs}", arguments):
                     tags.setdefault(run, {})[key] = text
                 # MLflow stores a NaN as 0 and sets is_nan
                 number = "CASE WHEN is_nan THEN NULL ELSE value END"
-                query = f"{_OF_RUNS.format(number, 'latest_metrics')} ({run_ids})"
-                for run, key, value in connection.execute(query, (KIND, kind)):
+                query = f"SELECT run_uuid, key, {number}, step FROM latest_metrics {of_runs}"
+                for run, key, value, step in connection.execute(query, arguments):
                     metrics.setdefault(run, {})[key] = float("nan") if value is None else value
+                    epochs[run] = max(epochs.get(run, 0), step)
         except sqlite3.Error as error:
             raise UserError(
                 f"the ledger {self.uri} cannot be read: {error}; expected the database of an MLflow ledger"
             ) from None
         return [
-            Entry(run, status, started or 0, tags.get(run, {}), metrics.get(run, {}), artifacts or "", str(experiment))
-            for run, status, started, artifacts, experiment in rows
-        ]
+            Entry(
+                run, status, started or 0, tags.get(run, {}), metrics.get(run, {}), artifacts or "", str(experiment),
+                ended, epochs.get(run, 0),
+            )
+            for run, status, started, ended, artifacts, experiment in rows
+        ]  # fmt: skip
 
 
 def open_reader(uri: str, home: Path) -> Reader:

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.ledger.attempts import Part, now, parquet
-from harness.ledger.entries import EXPERIMENT, KIND, TRIAL, Entry, best_entries, is_local, local_artifact
+from harness.ledger.entries import EVALUATIONS, EXPERIMENT, KIND, TRIAL, Entry, best_entries, is_local, local_artifact
 from harness.ledger.mlflow_pages import shared_views, without_password
 from harness.planning.trials import Job, describe
 
@@ -89,8 +89,8 @@ class Ledger:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def trials(self) -> dict[str, Entry]:
-        """See ``Reader``."""
+    def trials(self, keys: Collection[str] | None = None) -> dict[str, Entry]:
+        """See ``Reader``; a server sends all tags and metrics in any case."""
         return best_entries(_entry(run) for run in self._search(f"tags.`{KIND}` = 'trial'"))
 
     def parents(self) -> dict[str, Entry]:
@@ -107,7 +107,21 @@ class Ledger:
             return Path(self._client.download_artifacts(entry.run, path, folder)).read_bytes()
         return None
 
+    def tags(self, run: str) -> dict[str, str]:
+        """The tags of a run, in one request."""
+        return dict(self._client.get_run(run).data.tags)
+
     # -- writing -------------------------------------------------------------------------------------------------
+
+    @property
+    def parent(self) -> str:
+        """The parent run of the open experiment."""
+        assert self._parent is not None, "open() comes first"
+        return str(self._parent.info.run_id)
+
+    def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of a run, in one request."""
+        self._client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def open(self, experiment: str, tags: Mapping[str, str], files: Mapping[str, bytes]) -> None:
         """Creates or reopens the parent run, and marks trials that an earlier driver left running as killed."""
@@ -246,7 +260,7 @@ class Ledger:
             "fraction": "" if trial.fraction is None else str(trial.fraction), "encoder": trial.encoder,
             "variant": "; ".join(v for v in job.variants if v), "quality_checker": trial.quality or "",
             "diversity_checker": trial.diversity or "", "device": trial.device, "threads": str(trial.threads),
-            "layers": str(trial.training.layers or ""),
+            "layers": str(trial.training.layers or ""), EVALUATIONS: str(trial.evaluations),
         }  # fmt: skip
         run = self._client.create_run(parent.info.experiment_id, part.started, tags, describe(job))
         if is_local(run.info.artifact_uri):
@@ -326,7 +340,8 @@ def _last_line(error: str) -> str:
 def _entry(run: Run) -> Entry:
     return Entry(
         run.info.run_id, run.info.status, run.info.start_time or 0, dict(run.data.tags), dict(run.data.metrics),
-        run.info.artifact_uri or "", run.info.experiment_id,
+        run.info.artifact_uri or "", run.info.experiment_id, run.info.end_time,
+        max((metric.step for metric in run.data._metric_objs), default=0),
     )  # fmt: skip
 
 

@@ -141,7 +141,7 @@ class TrialCheckpoint:
     """The checkpoint of a trial while it trains.
 
     Args:
-        job: the trial; without ``job.checkpoint`` nothing is written.
+        job: the trial; without ``job.resources.checkpoint`` nothing is written.
         method: the method of the trial, which may be another than that of a stage.
         store: takes the checkpoint.
         group: the processes that train together; all of them must save at the same step, and the first one writes.
@@ -163,7 +163,7 @@ class TrialCheckpoint:
 
     def of_stage(self, number: int, earlier: list[Outcome]) -> LoopCheckpoint:
         """For the loop of a stage, after ``earlier`` ones."""
-        return StageCheckpoint(self, number, earlier) if self._job.checkpoint else LoopCheckpoint()
+        return StageCheckpoint(self, number, earlier) if self._job.resources.checkpoint else LoopCheckpoint()
 
     def runtime(self) -> dict[str, float]:
         """How often the trial was resumed, as ``resumed``; empty for a trial that ran in one go."""

@@ -22,8 +22,8 @@ from harness.paths import Paths
 from tests.commands import Home, end, family, gone, wait_for_server
 
 COMMANDS = [
-    [], ["run"], ["plan"], ["report"], ["compare"], ["ui"], ["show"], ["list"], ["list", "methods"],
-    ["list", "benchmarks"],
+    [], ["run"], ["plan"], ["report"], ["compare"], ["ui"], ["show"], ["status"], ["stop"], ["retry"], ["list"],
+    ["list", "methods"], ["list", "benchmarks"],
 ]  # fmt: skip
 
 

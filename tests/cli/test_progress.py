@@ -52,7 +52,7 @@ def test_the_remaining_time_follows_from_the_work_done(shown):
     clock.now = 40.0
     progress.evaluated(big, {"epoch": 2.0})
     assert text.getvalue().splitlines()[-1] == "38% done, about 67 s left"
-    progress.died(big)
+    progress.died(big, "exit code 3")
     assert progress.done == 0.0
     progress.finished(big, {"test_accuracy": 0.5, "test_f1": 0.25})
     line = "[1/2] t · generated · ce · seed 0: accuracy 0.500, macro F1 0.250 (40 s; about 13 s left)"

@@ -21,6 +21,7 @@ class Listener:
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
         self.errors: dict[str, str] = {}
+        self.logs: dict[str, str] = {}
         self.entries: dict[str, list[dict[str, float]]] = {}
 
     def started(self, job: Job) -> None:
@@ -32,11 +33,12 @@ class Listener:
     def finished(self, job: Job) -> None:
         self.events.append(("finished", job.trial.id))
 
-    def failed(self, job: Job, error: str) -> None:
+    def failed(self, job: Job, error: str, log: str = "") -> None:
         self.events.append(("failed", job.trial.id))
         self.errors[job.trial.id] = error
+        self.logs[job.trial.id] = log
 
-    def died(self, job: Job) -> None:
+    def died(self, job: Job, how: str) -> None:
         self.events.append(("died", job.trial.id))
 
 

@@ -82,5 +82,15 @@ def test_a_failed_checker_closes_what_needs_it_and_nothing_else(result: dict[str
     assert suggested(queue, "t4") == Searcher.FINISHED
 
 
+def test_no_job_is_given_once_a_stop_is_requested() -> None:
+    requested: list[str] = []
+    queue = DependencySearcher([QUALITY, IMP, ALONE], Listener(), lambda: requested)
+    assert suggested(queue, "t1") == QUALITY
+    requested.append("now")
+    assert suggested(queue, "t2") == Searcher.FINISHED
+    queue.on_trial_complete("t1", {"status": 1})
+    assert suggested(queue, "t3") == Searcher.FINISHED
+
+
 def test_what_tune_pickles_of_the_queue_holds_nothing_of_ours() -> None:
     assert json.dumps(DependencySearcher([QUALITY], Listener()).__getstate__()) == "{}"

@@ -63,7 +63,11 @@ def interrupt_and_resume(rank: int, jobs: list[Job], store: str) -> None:
     for job in (job for job in jobs if resumes(job)):
         for report in (stop, lambda entry: None):
             with suppress(InterruptedError):
-                run_trial.run(job.model_copy(update={"checkpoint": True}), Store(f"{store}-resumed"), report)
+                run_trial.run(
+                    job.model_copy(update={"resources": job.resources.model_copy(update={"checkpoint": True})}),
+                    Store(f"{store}-resumed"),
+                    report,
+                )
 
 
 def resumes(job: Job) -> bool:

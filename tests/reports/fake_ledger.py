@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from harness.ledger.artifacts import History, PlannedTrial, PlanRecord
 from harness.ledger.entries import Entry
@@ -39,7 +39,7 @@ class FakeLedger:
                         self._histories[id_] = History([last])
             self._plans[name] = PlanRecord(name, {}, {"toy": {"labels": ["no", "yes"], "splits": []}}, {}, trials)
 
-    def trials(self) -> dict[str, Entry]:
+    def trials(self, keys: Collection[str] | None = None) -> dict[str, Entry]:
         return self._entries
 
     def parents(self) -> dict[str, Entry]:

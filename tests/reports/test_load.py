@@ -82,7 +82,7 @@ class MemoryReader:
     files: dict[str, dict[str, bytes]]
     uri: str = "memory:"
 
-    def trials(self) -> dict[str, Entry]:
+    def trials(self, keys: object = None) -> dict[str, Entry]:
         return {id_: Entry(id_, "FINISHED", 0) for id_ in self.files if id_ != "parent"}
 
     def parents(self) -> dict[str, Entry]:

@@ -255,7 +255,7 @@ def test_seconds_of_a_resumed_trial_are_those_of_all_its_parts(interrupted):
 def test_without_the_setting_nothing_is_kept_or_read(interrupted):
     job, expected, store = interrupted
     store.remove(checkpoint.KIND, job.trial.id)
-    plain = job.model_copy(update={"checkpoint": False})
+    plain = job.model_copy(update={"resources": job.resources.model_copy(update={"checkpoint": False})})
     interrupt(plain, store, 3)
     assert not has_checkpoint(job, store)
     result, _ = run(plain, store)
