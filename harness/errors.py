@@ -14,6 +14,14 @@ class TrialError(Exception):
     """A trial that cannot give a result (a NaN loss, say). It is recorded; the other trials go on."""
 
 
+class StoreError(UserError):
+    """A store that cannot be used: a full disk, no connection, refused permission, a damaged file.
+
+    The place has failed, not the trial: other trials would fail there too. In texts that come back from a worker it is
+    recognized by its name, ``StoreError``.
+    """
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UserError:
     """The error for an unknown name, with the nearest known one.
 

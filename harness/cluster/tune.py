@@ -18,7 +18,7 @@ from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, 
 from ray.tune.search import Searcher
 
 from harness.config.experiment import Resources
-from harness.errors import TrialError, UserError
+from harness.errors import StoreError, TrialError, UserError
 from harness.planning.trials import Job
 from harness.store import Store
 
@@ -285,6 +285,7 @@ def _trainable(store: str, resources: Resources, scratch: Path) -> Callable[[dic
             train.fit(job, store, resources, lambda entry: tune.report({"entry": entry}), scratch)
         except Exception as error:  # an error of the trial itself: it would fail again
             text = str(error) if isinstance(error, TrialError) else traceback.format_exc()
+            text = f"StoreError: {error}" if isinstance(error, StoreError) else text
             tune.report({"status": 0, "error": text})
         else:
             tune.report({"status": 1})
