@@ -40,11 +40,15 @@ class Summary:
         finished: number of trials that this run finished.
         reused: number of trials that were finished before.
         failed: description -> error of each trial that failed in this run.
+        stopped: why the run stopped before its end, "" if it did not.
+        left: number of trials that were not started because of that.
     """
 
     finished: int
     reused: int
     failed: dict[str, str]
+    stopped: str = ""
+    left: int = 0
 
 
 def execute(
@@ -105,18 +109,18 @@ def _execute(
     recorder = Recorder(plan, store, ledger, console, {id_: entries[id_] for id_ in finished_ids})
     signals = Signals(ledger, ledger.parent)
     signals = Signals(ledger, ledger.parent)
-    status = "KILLED"
+    status, stopped = "KILLED", ""
     try:
         if todo:
             with signals:
-                _run(todo, plan, paths, store, address, recorder, signals, fit)
+                stopped = _run(todo, plan, paths, store, address, recorder, signals, fit)
         left = [job for job in todo if job.trial.id not in recorder.ended]
         if left and signals.stop_requested():
             raise RunStoppedError
-        for job in left:
+        for job in left if not stopped else ():
             recorder.failed(job, "the trial ended without reporting a result; see Ray's log")
         recorder.close()
-        status = "FAILED" if recorder.errors else "FINISHED"
+        status = "FAILED" if recorder.errors or stopped else "FINISHED"
     except (KeyboardInterrupt, RunStoppedError):
         if signals.stop_requested():
             count = len(todo) - len(recorder.ended)
@@ -136,20 +140,22 @@ def _execute(
             metrics["wall_seconds"] = ledger.before("wall_seconds") + time.perf_counter() - started
         ledger.close(status, metrics)
     reused = len((finished_ids & plan.trials.keys()) - {job.trial.id for job in todo})
-    return Summary(recorder.done, reused, {describe(plan.trials[i]): text for i, text in recorder.errors.items()})
+    failed = {describe(plan.trials[id_]): text for id_, text in recorder.errors.items()}
+    return Summary(recorder.done, reused, failed, stopped, len(todo) - len(recorder.ended))
 
 
 def _run(
     todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder,
     signals: Signals, fit: Fit | None,
-) -> None:  # fmt: skip
+) -> str:  # fmt: skip
+    """Runs trials on the cluster; why it stopped before the end, "" if it did not."""
     from harness.cluster import tune
 
     cluster = tune.connect(address, paths.home)
     try:
         tune.check_store(store, cluster)
         recorder.console.begin(todo, cluster.slots(plan.experiment.resources), work(plan))
-        tune.run(
+        return tune.run(
             todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray", signals.stop_requested, fit
         )
     finally:

@@ -18,6 +18,13 @@ class RunStoppedError(Exception):
     """A run that ended because `harness stop` asked for it. The command line prints it, exit code 130."""
 
 
+class StoreError(UserError):
+    """A store that cannot be used: a full disk, no connection, refused permission, a damaged file.
+
+    The place has failed, not the trial: other trials would fail there too.
+    """
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UserError:
     """The error for an unknown name, with the nearest known one.
 

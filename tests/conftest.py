@@ -15,6 +15,12 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RAY_ADDRESS", None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _node_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The node cache of the tests, not that of their user."""
+    os.environ["HARNESS_NODE_CACHE"] = str(tmp_path_factory.mktemp("node-cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny encoder."""

@@ -19,7 +19,8 @@ every_file = pytest.mark.parametrize("path", FILES, ids=[NAMES[path] for path in
 
 #: From the ground up. A module imports modules of its own layer and of those below, never of those above.
 LAYERS = (
-    ("errors", "seeds", "paths", "files", "phases", "metrics", "store"),
+    ("errors", "seeds", "paths", "files", "phases", "metrics"),
+    ("retries", "store_files", "node_cache", "store", "leases"),
     ("registry", "config"),
     ("encoders",),
     ("data",),

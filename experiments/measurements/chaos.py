@@ -63,6 +63,7 @@ class Proxy:
 
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if proxy.state == "away":
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return

@@ -28,7 +28,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from harness.config.experiment import Experiment, Resources
+from harness.config.experiment import Experiment
 from harness.driver import execute
 from harness.errors import UserError
 from harness.paths import Paths
@@ -41,9 +41,7 @@ METHODS = ["ce", "focal", "imp", "imp_quality", "dimp", "filter", "prior"]
 EPOCHS = 5
 
 
-def simulate(
-    seconds: float, job: Job, store: str, resources: Resources, report: Callable[[dict[str, Any]], None], scratch: Path
-) -> None:
+def simulate(seconds: float, job: Job, store: str, report: Callable[[dict[str, Any]], None], scratch: Path) -> None:
     """In place of training: sleeps, reports, and stores a result that depends on the trial's id alone."""
     from harness.checkers.scores import Scores, save_scores
     from harness.data.selection import select_scored

@@ -82,6 +82,7 @@ def load_scores(checker: str, digests: Mapping[str, str], store: Store, calibrat
 
     Raises:
         TrialError: they are not in the store.
+        StoreError: they are damaged.
     """
     blob = store.get("scores", scores_key(checker, digests, calibrated))
     if blob is None:

@@ -311,7 +311,7 @@ def _execute(
     summary = execute(planned, paths, address, recorded_command(), Progress(out), only)
     page, written = views.report(planned.experiment.name, paths, results, out)
     views.farewell(summary, page, written, views.mlflow_address(planned.experiment.name, paths) or ui, out)
-    if summary.failed:
+    if summary.failed or summary.stopped:
         raise typer.Exit(1)
 
 

@@ -242,6 +242,9 @@ def farewell(summary: Summary, report: Path, written: bool, pages: str, out: Con
     out.print(f"{summary.finished} trials run, {summary.reused} done before, {len(summary.failed)} failed.")
     for name, error in summary.failed.items():
         out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
+    if summary.stopped:
+        left = f"{summary.left} trials were not started; once it is mended, the same command goes on."
+        out.print(f"Stopped: {summary.stopped} {left}", style="red", markup=False, soft_wrap=True)
     note = "" if written else " (unchanged)"
     out.print(f"All reports: {(report.parent.parent / 'index.html').resolve()}", soft_wrap=True, markup=False)
     out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {pages}", soft_wrap=True, markup=False)

@@ -13,22 +13,20 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from harness.config.experiment import Resources
 from harness.planning.trials import Job
 from harness.store import Store
 from harness.training import run_trial
 
 
-def fit(job: Job, store: str, resources: Resources, report: Callable[[dict[str, Any]], None], scratch: Path) -> None:
+def fit(job: Job, store: str, report: Callable[[dict[str, Any]], None], scratch: Path) -> None:
     """Trains a trial and writes its result to the store.
 
     With one worker the TorchTrainer starts no process (``num_workers=0``): starting its five actors takes longer than
     a small fine-tune. ``ray.train.report`` does not work in this mode, so metrics are reported to Tune directly.
 
     Args:
-        job: the trial to train.
+        job: the trial to train, and the resources of its workers.
         store: the store's root.
-        resources: of each worker.
         report: called with the metrics of every evaluation.
         scratch: folder for Ray Train's state of a worker group.
     """
@@ -38,6 +36,7 @@ def fit(job: Job, store: str, resources: Resources, report: Callable[[dict[str, 
             lambda: _ignore(run_trial.run(job, Store(store), report)), scaling_config=ScalingConfig(num_workers=0)
         ).fit()
         return
+    resources = job.resources
     per_worker = {"CPU": float(resources.cpus), "GPU": resources.gpus}
     if resources.memory_gb:
         per_worker["memory"] = resources.memory_gb * 1e9

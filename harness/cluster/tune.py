@@ -19,9 +19,10 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
+from harness.cluster.watch import PlaceWatch, SilenceWatch
 from harness.cluster.worker_log import WorkerLog, describe_death
 from harness.config.experiment import Resources
-from harness.errors import TrialError, UserError
+from harness.errors import StoreError, TrialError, UserError
 from harness.planning.trials import Job
 from harness.store import Store
 
@@ -40,8 +41,8 @@ ENVIRONMENT = {
 
 #: Called by a worker with the metrics of every evaluation.
 Report = Callable[[dict[str, Any]], None]
-#: Trains a trial: job, root of the store, resources, report, folder for Ray's state.
-Fit = Callable[[Job, str, Resources, Report, Path], None]
+#: Trains a trial: job, root of the store, report, folder for Ray's state.
+Fit = Callable[[Job, str, Report, Path], None]
 
 
 class Observer(Protocol):
@@ -139,40 +140,66 @@ class ObserverCallback(_Stateless, Callback):
     Args:
         jobs: that Tune runs.
         observer: to tell.
+        place: is told of trials that fail because of the place they run in.
+        silence: finds trials that hang; their processes are ended.
     """
 
-    def __init__(self, jobs: list[Job], observer: Observer) -> None:
+    def __init__(self, jobs: list[Job], observer: Observer, place: PlaceWatch, silence: SilenceWatch) -> None:
         self._jobs, self._observer = {job.trial.id: job for job in jobs}, observer
+        self._place, self._silence = place, silence
+        self._hung: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial starts in its actor."""
+        self._silence.heard(trial)
         self._observer.started(self._job(trial))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A trial reported an evaluation."""
+        self._silence.heard(trial)
         if isinstance(result.get("entry"), dict):
             self._observer.evaluated(self._job(trial), result["entry"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended, with a result or with an exception."""
+        self._silence.ended(trial)
         last = trial.last_result or {}
         if last.get("status") == 1:
+            self._place.finished()
             self._observer.finished(self._job(trial))
         else:
             error = str(last.get("error", "the trial ended without reporting a result"))
+            self._place.failed(error, bool(last.get("place")))
             self._observer.failed(self._job(trial), error, str(last.pop("log", "")))
         trial.run_metadata.metric_analysis.clear()  # Tune keeps every trial, and so most of what it knows of it
         trial.run_metadata.metric_n_steps.clear()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died; Tune starts it again."""
-        self._observer.died(self._job(trial), describe_death(trial.get_pickled_error())[0])
+        self._observer.died(self._job(trial), self._death(trial)[0])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died more often than it may be restarted."""
-        how, log = describe_death(trial.get_pickled_error())
+        how, log = self._death(trial)
         error = f"the trial's process died {trial.num_failures} times; last: {how}"
+        self._place.failed(error, True)
         self._observer.failed(self._job(trial), error, log)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune has served an event, or waited a moment for one."""
+        for trial in self._silence.silent():
+            self._hung.add(trial.trial_id)
+            if trial.temporary_state.ray_actor is not None:
+                ray.kill(trial.temporary_state.ray_actor)
+
+    def _death(self, trial: Any) -> tuple[str, str]:
+        """How a trial's process ended, and the end of its log."""
+        self._silence.ended(trial)
+        how, log = describe_death(trial.get_pickled_error())
+        if trial.trial_id in self._hung:
+            self._hung.discard(trial.trial_id)
+            how = f"it gave no sign of life for {self._silence.minutes:g} min (resources.silence_minutes) and was ended"
+        return how, log
 
     def _job(self, trial: Any) -> Job:
         return self._jobs[trial.config["trial"]]
@@ -265,33 +292,35 @@ def check_store(store: Store, cluster: Cluster) -> None:
 def run(
     jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, observer: Observer, scratch: Path,
     stop: Callable[[], Any] = lambda: False, fit: Fit | None = None,
-) -> None:  # fmt: skip
-    """Runs jobs to the end, in one Tune run.
+) -> str:  # fmt: skip
+    """Runs jobs, in one Tune run, to the end or until the place that they run in fails one after the other.
 
     Args:
-        jobs: checkers before their dependents; checkers that are not among them must be finished.
-        resources: of one trial.
+        jobs: checkers before their dependents; checkers that are not among them must be finished. Each runs with its
+            own resources.
+        resources: of the experiment: how many trials at once, retries, the limit on silence.
         store: with the splits and scores; results are written to it.
         cluster: from ``connect``.
         observer: is told of starts, evaluations and ends.
         scratch: folder for Ray's own files.
         stop: returns true once no more jobs are to be started; running ones end as usual.
         fit: what a worker calls in place of ``train.fit``; for measurements.
+
+    Returns:
+        Why it stopped before the end, "" if it did not.
     """
     folder = Path(tempfile.mkdtemp(prefix="tune-", dir=_make_folder(scratch)))
-    grouped = resources.workers > 1
-    bundle = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0.0) * 1e9}
-    if grouped:  # its workers take the devices; Tune rejects a trial without any resources
-        bundle = {"memory": 1e8}
-    function = _trainable(jobs, store.root, resources, folder, fit)
+    place = PlaceWatch()
+    needs = {job.trial.id: _bundle(job.resources) for job in jobs}
     tuner = Tuner(
-        tune.with_resources(function, PlacementGroupFactory([bundle])),
+        tune.with_resources(_trainable(jobs, store.root, folder, fit), lambda config: needs[config["trial"]]),
         tune_config=TuneConfig(
-            search_alg=DependencySearcher(jobs, observer, stop), num_samples=len(jobs), reuse_actors=True,
-            max_concurrent_trials=cluster.slots(resources),
+            search_alg=DependencySearcher(jobs, observer, lambda: stop() or place.reason), num_samples=len(jobs),
+            reuse_actors=True, max_concurrent_trials=cluster.slots(resources),
         ),
         run_config=RunConfig(
-            name="trials", storage_path=str(folder), callbacks=[ObserverCallback(jobs, observer)], verbose=0,
+            name="trials", storage_path=str(folder), verbose=0,
+            callbacks=[ObserverCallback(jobs, observer, place, SilenceWatch(resources.silence_minutes))],
             failure_config=FailureConfig(max_failures=resources.retries),
         ),
     )  # fmt: skip
@@ -299,11 +328,18 @@ def run(
         tuner.fit()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    return place.reason
 
 
-def _trainable(
-    jobs: list[Job], store: str, resources: Resources, scratch: Path, fit: Fit | None = None
-) -> Callable[[dict[str, Any]], None]:
+def _bundle(resources: Resources) -> PlacementGroupFactory:
+    """What Tune reserves for a trial; the workers of a group reserve their devices themselves."""
+    if resources.workers > 1:  # Tune rejects a trial without any resources
+        return PlacementGroupFactory([{"memory": 1e8}])
+    memory = (resources.memory_gb or 0.0) * 1e9
+    return PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus, "memory": memory}])
+
+
+def _trainable(jobs: list[Job], store: str, scratch: Path, fit: Fit | None = None) -> Callable[[dict[str, Any]], None]:
     """The function that a Tune actor calls for each of its trials.
 
     The jobs are one object of Ray's, so that Tune, which keeps all trials and their settings, keeps only their ids.
@@ -311,17 +347,24 @@ def _trainable(
     stored = ray.put({job.trial.id: zlib.compress(job.model_dump_json().encode(), 1) for job in jobs})
 
     def trial(config: dict[str, Any]) -> None:
-        job, log = Job.model_validate_json(zlib.decompress(_fetched(stored)[config["trial"]])), WorkerLog()
-        try:
-            (fit or _train)(job, store, resources, lambda entry: tune.report({"entry": entry}), scratch)
-        except Exception as error:  # an error of the trial itself: it would fail again
-            whole = traceback.format_exc()
-            text = str(error) if isinstance(error, TrialError) else whole
-            tune.report({"status": 0, "error": text, "log": f"{log.end()}\n{whole}"})
-        else:
-            tune.report({"status": 1})
+        job = Job.model_validate_json(zlib.decompress(_fetched(stored)[config["trial"]]))
+        _attempt(job, store, scratch, fit or _train)
 
     return trial
+
+
+def _attempt(job: Job, store: str, scratch: Path, fit: Fit) -> None:
+    """Trains a trial in this process and reports how it ended."""
+    log = WorkerLog()
+    try:
+        fit(job, store, lambda entry: tune.report({"entry": entry}), scratch)
+    except Exception as error:  # an error of the trial itself, or of the place: it would fail again
+        whole = traceback.format_exc()
+        text = str(error) if isinstance(error, TrialError | StoreError) else whole
+        place = isinstance(error, StoreError)
+        tune.report({"status": 0, "error": text, "log": f"{log.end()}\n{whole}", "place": place})
+    else:
+        tune.report({"status": 1})
 
 
 @cache
@@ -331,10 +374,10 @@ def _fetched(jobs: ray.ObjectRef[dict[str, bytes]]) -> dict[str, bytes]:
     return found
 
 
-def _train(job: Job, store: str, resources: Resources, report: Report, scratch: Path) -> None:
+def _train(job: Job, store: str, report: Report, scratch: Path) -> None:
     from harness.cluster import train  # torch, which the driver does without
 
-    train.fit(job, store, resources, report, scratch)
+    train.fit(job, store, report, scratch)
 
 
 def _make_folder(folder: Path) -> Path:

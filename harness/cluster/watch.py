@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 #: Trials in a row that may fail because of the place they run in.
 LIMIT = 3
@@ -15,12 +18,15 @@ class PlaceWatch:
     Every further trial would be trained and then lost.
 
     Args:
-        stop: called once, with the reason.
         limit: failures in a row.
+
+    Attributes:
+        reason: why no further trial should start; "" as long as they should.
     """
 
-    def __init__(self, stop: Callable[[str], None], limit: int = LIMIT) -> None:
-        self._stop, self._limit = stop, limit
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.reason = ""
+        self._limit = limit
         self._failures = 0
 
     def finished(self) -> None:
@@ -34,10 +40,10 @@ class PlaceWatch:
         self._failures += 1
         if self._failures == self._limit:
             last = error.strip().splitlines()[-1] if error.strip() else "unknown error"
-            self._stop(f"{self._limit} trials in a row failed because of the place they ran in: {last}")
+            self.reason = f"{self._limit} trials in a row failed because of the place they ran in. The last: {last}"
 
 
-class SilenceWatch:
+class SilenceWatch(Generic[T]):
     """Finds trials that have given no sign of life for too long.
 
     Args:
@@ -46,20 +52,21 @@ class SilenceWatch:
     """
 
     def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.minutes = minutes
         self._limit = None if minutes is None else 60.0 * minutes
         self._clock = clock
-        self._heard: dict[str, float] = {}
+        self._heard: dict[T, float] = {}
         self._looked = clock()
 
-    def heard(self, trial: str) -> None:
+    def heard(self, trial: T) -> None:
         """A trial starts, or was evaluated."""
         self._heard[trial] = self._clock()
 
-    def ended(self, trial: str) -> None:
+    def ended(self, trial: T) -> None:
         """A trial has ended."""
         self._heard.pop(trial, None)
 
-    def silent(self) -> list[str]:
+    def silent(self) -> list[T]:
         """The trials beyond the limit, each once; looked for every few seconds."""
         now = self._clock()
         if self._limit is None or now - self._looked < min(5.0, self._limit):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.split import Split
+from harness.errors import StoreError
 from harness.files import write_atomically
 from harness.store import Store
 
@@ -60,17 +61,17 @@ def load_split(digest: str, store: Store) -> Split:
     """The split with this digest, verified.
 
     Raises:
-        RuntimeError: it is not in the store, or its content does not have the digest.
+        StoreError: it is not in the store, or its content does not have the digest.
     """
     blob = store.get("splits", digest)
     if blob is None:
-        raise RuntimeError(f"split {digest[:12]} is not in the store {store.root}; run the experiment again")
+        raise StoreError(f"split {digest[:12]} is not in the store {store.root}; run the experiment again")
     # splits that were stored before there were corruptions lack that column, and have the same digest
     name, ids, texts, pairs, *more = json.loads(blob["text"].tobytes().decode())
     corruptions = _optional_tuple(more[0]) if more else None
     split = Split(name, tuple(ids), tuple(texts), _optional_tuple(pairs), blob["labels"], corruptions)
     if split.digest != digest:
-        raise RuntimeError(f"split {digest[:12]} in the store {store.root} is damaged; delete it and run again")
+        raise StoreError(f"split {digest[:12]} in the store {store.root} is damaged; delete it and run again")
     return split
 
 

@@ -75,7 +75,7 @@ def tokenize(split: Split, tokenizer: Callable[[], Any], encoder: str, max_lengt
         store: where tokens are stored.
     """
     key = digest("tokens", split.digest, encoder, max_length)
-    blob = store.get("tokens", key)
+    blob = store.get("tokens", key, replaceable=True)
     if blob is None:
         blob = _encode(split, tokenizer(), max_length)
         store.put("tokens", key, **blob)

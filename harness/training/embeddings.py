@@ -28,7 +28,7 @@ def embed(trial: Trial, split: Split, tokens: Tokens, store: Store, device: torc
     training = trial.training
     settings = [training.layers, training.attention, training.max_length, training.evaluation_batch_size]
     key = digest("embeddings", split.digest, trial.encoder_identity, *settings, trial.threads, trial.device)
-    blob = store.get("embeddings", key)
+    blob = store.get("embeddings", key, replaceable=True)
     if blob is None:
         blob = {"embeddings": compute(trial.encoder, training, tokens, device)}
         store.put("embeddings", key, **blob)

@@ -34,6 +34,7 @@ from harness.training.memory import peak_memory_mb, release_memory, reset_peak_m
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
 from harness.training.trial_result import TrialResult, environment, load_result, save_result
+from harness.training.turn import turn
 from harness.training.vocabulary import TrimmedVocabulary
 from harness.training.weights import STATISTICS
 
@@ -41,7 +42,7 @@ EVALUATED = ("validation", "test")
 
 
 def run(job: Job, store: Store, report: Report) -> TrialResult:
-    """Runs a trial, or returns its stored result.
+    """Runs a trial, or returns its stored result; waits for it while another worker is training the same trial.
 
     Every process of a group calls this, and each calls ``report``; the first one writes to the store.
 
@@ -52,15 +53,28 @@ def run(job: Job, store: Store, report: Report) -> TrialResult:
 
     Raises:
         TrialError: a loss or weight that is not finite, or missing scores.
+        StoreError: the store cannot be read or written.
     """
     group = ProcessGroup.here(job.trial.device)
-    stored = load_result(job.trial, store)
-    if stored is not None and scores_exist(job.trial.id, job.scores.values(), store):
-        if group.first:
-            _calibrate(job, stored, store)
-        for entry in stored.history:
-            report(entry)
-        return stored
+    with turn(job.trial.id, lambda: _stored(job, store), store, group) as stored:
+        if stored is None:
+            return _compute(job, store, report, group)
+    if group.first:
+        _calibrate(job, stored, store)
+    for entry in stored.history:
+        report(entry)
+    return stored
+
+
+def _stored(job: Job, store: Store) -> TrialResult | None:
+    """The stored result of a trial; None also if scores are missing that it has to compute as a checker."""
+    if not (store.has("trials", job.trial.id) and scores_exist(job.trial.id, job.scores.values(), store)):
+        return None
+    return load_result(job.trial, store)
+
+
+def _compute(job: Job, store: Store, report: Report, group: ProcessGroup) -> TrialResult:
+    """Computes a trial's result and stores it."""
     _reset(job.trial, group)
     method = make_method(job.trial.method)
     if isinstance(method, Predictor):

@@ -43,8 +43,8 @@ def save_result(trial: Trial, result: TrialResult, store: Store) -> None:
 
 
 def load_result(trial: Trial, store: Store) -> TrialResult | None:
-    """The stored result of a trial, or None."""
-    blob = store.get("trials", trial.id)
+    """The stored result of a trial; None if it is missing or damaged, so that the trial is trained again."""
+    blob = store.get("trials", trial.id, replaceable=True)
     return None if blob is None else unpack(blob)
 
 

@@ -123,7 +123,7 @@ QUOTE = "YAML reads yes, no, on and off as true and false: write them in quotes,
             {"sweep": {"training.learning_rat": [1e-5]}},
             "unknown setting 'training.learning_rat' in sweep. Did you mean 'training.learning_rate'? "
             "Known: " + ", ".join(sorted(
-                [f"stages.{name}.{field}" for name in STAGES for field in ("epochs", "steps")]
+                ["encoder"] + [f"stages.{name}.{field}" for name in STAGES for field in ("epochs", "steps")]
                 + [f"training.{name}" for name in Training.model_fields]
                 + [f"checkers.quality.{name}" for name in QualityChecker.model_fields]
                 + [f"checkers.diversity.{name}" for name in DiversityChecker.model_fields]
