@@ -20,7 +20,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=[NAMES[path] for path in
 #: From the ground up. A module imports modules of its own layer and of those below, never of those above.
 LAYERS = (
     ("errors", "seeds", "paths", "files", "phases", "metrics"),
-    ("retries", "store_files", "node_cache", "store", "leases"),
+    ("store",),
     ("registry", "config"),
     ("encoders",),
     ("data",),
@@ -31,6 +31,7 @@ LAYERS = (
     ("training",),
     ("ledger",),
     ("cluster", "reports"),
+    ("recorder",),
     ("driver", "archive"),
     ("testing", "cli"),
 )

@@ -34,7 +34,8 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.cluster import tune as fan_out
-from harness.config.experiment import Experiment, Resources
+from harness.config.experiment import Experiment
+from harness.config.resources import Resources
 from harness.data.split_files import load_split, save_split
 from harness.planning.plan import make
 from harness.planning.trials import Job

@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 
 from harness.cluster.watch import PlaceWatch, SilenceWatch
 from harness.cluster.worker_log import WorkerLog, describe_death
-from harness.config.experiment import Resources
+from harness.config.resources import Resources
 from harness.errors import StoreError, TrialError, UserError
 from harness.planning.trials import Job
 from harness.store import Store
@@ -144,7 +144,7 @@ class ObserverCallback(_Stateless, Callback):
         silence: finds trials that hang; their processes are ended.
     """
 
-    def __init__(self, jobs: list[Job], observer: Observer, place: PlaceWatch, silence: SilenceWatch) -> None:
+    def __init__(self, jobs: list[Job], observer: Observer, place: PlaceWatch, silence: SilenceWatch[Any]) -> None:
         self._jobs, self._observer = {job.trial.id: job for job in jobs}, observer
         self._place, self._silence = place, silence
         self._hung: set[str] = set()

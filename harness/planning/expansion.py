@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from harness.config.checkers import DEFAULT_FOLDS, Checker
-from harness.config.experiment import Experiment, ExperimentResources, MethodChoice, Training
+from harness.config.experiment import Experiment, MethodChoice, Training
+from harness.config.resources import ExperimentResources
 from harness.config.sources import SOURCES, Source
 from harness.data.folds import Fold
 from harness.encoders import EncoderInfo

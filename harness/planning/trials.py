@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from harness.config.benchmark import TaskPrompt
-from harness.config.experiment import MethodChoice, Resources, Training
+from harness.config.experiment import MethodChoice, Training
+from harness.config.resources import Resources
 from harness.config.schema import FrozenModel
 from harness.data.folds import Fold
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 
 from harness.errors import StoreError
-from harness.leases import Lease
 from harness.store import Store
+from harness.store.leases import Lease
 from harness.training.process_group import ProcessGroup
 from harness.training.trial_result import TrialResult
 

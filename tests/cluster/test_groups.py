@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from harness.cluster import tune
-from harness.config.experiment import Resources
+from harness.config.resources import Resources
 from harness.data.split_files import load_split, save_split
 from harness.planning.trials import Job
 from harness.store import Store

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from harness.cluster import tune
-from harness.config.experiment import Resources
+from harness.config.resources import Resources
 from harness.planning.trials import Job
 from harness.store import Store
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.cluster import tune
 from harness.cluster.tune import Cluster, check_store, connect
-from harness.config.experiment import Resources
+from harness.config.resources import Resources
 from harness.errors import UserError
 from harness.store import Store
 

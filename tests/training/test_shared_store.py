@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import leases, retries, store_files
 from harness.errors import StoreError, TrialError
-from harness.store import Store
+from harness.store import Store, leases, retries
+from harness.store import files as store_files
 from harness.training import run_trial, trial_result, turn
 from harness.training.process_group import ProcessGroup
 from harness.training.trial_result import TrialResult

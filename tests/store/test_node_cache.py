@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from harness import node_cache
-from harness.store import Store
+from harness.store import Store, node_cache
 
 
 @pytest.fixture

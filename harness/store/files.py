@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from harness.errors import StoreError
 from harness.files import write_atomically
-from harness.retries import http_status, retried
+from harness.store.retries import http_status, retried
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import leases
 from harness.errors import StoreError
-from harness.leases import STALE, Lease
-from harness.store_files import StoreFiles
+from harness.store import leases
+from harness.store.files import StoreFiles
+from harness.store.leases import STALE, Lease
 
 
 class Clock:

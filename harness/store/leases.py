@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import StoreError
-from harness.store_files import StoreFiles
+from harness.store.files import StoreFiles
 
 #: Seconds between two renewals; without a renewal until a lease is stale; until others' writes are visible.
 RENEWAL, STALE, SETTLE = 20.0, 120.0, 1.0

@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 
-from harness import retries
 from harness.errors import StoreError
-from harness.store_files import StoreFiles
+from harness.store import retries
+from harness.store.files import StoreFiles
 from tests.flaky import FlakyFileSystem, HttpError
 
 

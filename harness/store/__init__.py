@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import StoreError
-from harness.node_cache import NodeCache
-from harness.store_files import StoreFiles
+from harness.store.files import StoreFiles
+from harness.store.node_cache import NodeCache
 
 #: Kinds that never change under their key, and that each trial of a node reads again.
 CACHED = {"splits", "tokens", "scores", "embeddings"}
