@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ class ProgressObserver(Protocol):
 
     def died(self, job: Job) -> None:
         """A job's process ended and is started again."""
+
+    def note(self, text: str) -> None:
+        """A line for the user."""
 
     def end(self) -> None:
         """The run is over."""
@@ -153,15 +157,21 @@ def _execute(plan: Plan, paths: Paths, address: str | None, command: str, consol
 
 
 def _run(todo: list[Job], plan: Plan, paths: Paths, store: Store, address: str | None, recorder: Recorder) -> None:
-    from harness.cluster import tune
+    from harness.cluster import connection, tune
 
-    cluster = tune.connect(address, paths.home)
+    cluster = connection.connect(address, paths.home)
     try:
-        tune.check_store(store, cluster)
-        recorder.console.begin(todo, cluster.slots(plan.experiment.resources), work(plan))
+        if cluster.recommendation:
+            recorder.console.note(cluster.recommendation)
+        slots = cluster.slots(plan.experiment.resources)
+        connection.check_store(store, cluster)
+        recorder.console.begin(todo, slots, work(plan))
         tune.run(todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray")
     finally:
-        tune.disconnect()
+        connection.disconnect()
+        wrong = recorder.errors or recorder.restarts or isinstance(sys.exception(), Exception)
+        if wrong and cluster.log is not None and cluster.log.exists():
+            recorder.console.note(f"Ray's own messages: {cluster.log}")
 
 
 class Recorder:
@@ -182,7 +192,7 @@ class Recorder:
         self.plan, self.store, self.ledger, self.console, self.already = plan, store, ledger, console, already
         self.errors: dict[str, str] = {}
         self.ended: set[str] = set()
-        self.done = 0
+        self.done = self.restarts = 0
         self._runs: dict[str, str] = {}
 
     def started(self, job: Job) -> None:
@@ -227,6 +237,7 @@ class Recorder:
         """Marks the child run as interrupted; ``started`` will create another."""
         if run := self._runs.pop(job.trial.id, None):
             self.ledger.interrupt(run, "the trial's process died and was started again")
+        self.restarts += 1
         self.console.died(job)
 
 

@@ -33,7 +33,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.cluster import connection
 from harness.cluster import tune as fan_out
+from harness.cluster.nodes import Cluster
 from harness.config.experiment import Experiment, Resources
 from harness.data.split_files import load_split, save_split
 from harness.planning.plan import make
@@ -91,7 +93,7 @@ class Quiet:
         self.errors.append(error)
 
 
-def ours(jobs: list[Job], resources: Resources, store: Store, cluster: fan_out.Cluster, scratch: Path) -> None:
+def ours(jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, scratch: Path) -> None:
     """The fan-out of harness, as `harness run` uses it."""
     observer = Quiet()
     fan_out.run(jobs, resources, store, cluster, observer, scratch)
@@ -99,7 +101,7 @@ def ours(jobs: list[Job], resources: Resources, store: Store, cluster: fan_out.C
         raise RuntimeError(observer.errors[0])
 
 
-def documented(jobs: list[Job], resources: Resources, store: Store, cluster: fan_out.Cluster, scratch: Path) -> None:
+def documented(jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, scratch: Path) -> None:
     """Ray's documented pattern. The Tune function takes no core of its own, so that no trial waits for its driver."""
     import ray.train
     import ray.tune
@@ -154,7 +156,7 @@ def prepare(folder: Path, trials: int, epochs: int) -> list[Job]:
     return plan.jobs
 
 
-def measure(name: str, jobs: list[Job], cluster: fan_out.Cluster, folder: Path) -> Measured:
+def measure(name: str, jobs: list[Job], cluster: Cluster, folder: Path) -> Measured:
     """One fan-out of all trials into a store of its own, which has the splits and nothing else."""
     resources = Resources()
     own = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
@@ -196,7 +198,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fanout-") as temporary:
         folder = Path(temporary)
         jobs = prepare(folder, max(sizes), args.epochs)
-        cluster = fan_out.connect(None, folder)
+        cluster = connection.connect(None, folder)
         concurrency = cluster.slots(Resources())
         try:
             for repetition in range(args.repetitions):
@@ -209,7 +211,7 @@ def main() -> None:
                             style="dim",
                         )
         finally:
-            fan_out.disconnect()
+            connection.disconnect()
     report: dict[str, Any] = {
         "concurrency": concurrency, "repetitions": args.repetitions, "cpus": os.cpu_count(),
         "python": platform.python_version(), "ray": version("ray"), "torch": version("torch"),

@@ -72,7 +72,8 @@ def run(
     file: File,
     settings: Set = None,
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, e.g. auto or ray://head:10001. Default: RAY_ADDRESS, else here.")
+        str | None,
+        typer.Option(help="A Ray cluster: auto, or HOST:PORT of its head. Default: RAY_ADDRESS, else this machine."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan without running it.")] = False,
     home: Home = HOME,

@@ -123,6 +123,8 @@ class Ledger:
         display = {name: tags.get(key, "") for key, name in SHOWN.items()}
         self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in {**tags, **display}.items()])
         self._upload(self._parent.info.run_id, files)
+        if self.uri.startswith("http"):
+            self._check_server(self._parent.info.run_id)
 
     def begin(self, job: Job) -> str:
         """Creates a child run for a trial, with its configuration; returns the run id."""
@@ -239,6 +241,22 @@ class Ledger:
         for key, value in shared_views().items():
             if tags.get(key) != value:
                 self._client.set_experiment_tag(experiment, key, value)
+
+    def _check_server(self, run: str) -> None:
+        """Writes a metric and reads it back, before hours of training depend on it."""
+        value, stored = float(round(time.time())), None
+        try:
+            self._metrics(run, {"connection_check": value}, 0)
+            stored = self._client.get_run(run).data.metrics.get("connection_check")
+        except MlflowException as error:
+            reason = without_password(str(error))
+        else:
+            reason = f"it was sent {value:.0f} and gave back {stored}"
+        if stored != value:
+            raise UserError(
+                f"the MLflow server at {without_password(self.uri)} does not keep metrics: {reason}. Check that this "
+                "account may write, and the server's log."
+            )
 
     def _end(self, run: str, status: str, error: str) -> None:
         last = error.strip().splitlines()[-1] if error.strip() else ""
