@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -149,17 +150,22 @@ def _run(
     signals: Signals, fit: Fit | None,
 ) -> str:  # fmt: skip
     """Runs trials on the cluster; why it stopped before the end, "" if it did not."""
-    from harness.cluster import tune
+    from harness.cluster import connection, tune
 
-    cluster = tune.connect(address, paths.home)
+    cluster = connection.connect(address, paths.home)
     try:
-        tune.check_store(store, cluster)
-        recorder.console.begin(todo, cluster.slots(plan.experiment.resources), work(plan))
-        return tune.run(
-            todo, plan.experiment.resources, store, cluster, recorder, paths.home / "ray", signals.stop_requested, fit
-        )
+        if cluster.recommendation:
+            recorder.console.note(cluster.recommendation)
+        resources = plan.experiment.resources
+        slots = cluster.slots({job.resources for job in todo}, resources.most)
+        connection.check_store(store, cluster)
+        recorder.console.begin(todo, slots, work(plan))
+        return tune.run(todo, resources, store, cluster, recorder, paths.home / "ray", signals.stop_requested, fit)
     finally:
-        tune.disconnect()
+        connection.disconnect()
+        wrong = recorder.errors or recorder.restarts or isinstance(sys.exception(), Exception)
+        if wrong and cluster.log is not None and cluster.log.exists():
+            recorder.console.note(f"Ray's own messages: {cluster.log}")
 
 
 def plan_files(plan: Plan) -> dict[str, bytes]:

@@ -47,8 +47,8 @@ class ProgressObserver(Protocol):
     def died(self, job: Job, how: str) -> None:
         """A job's process ended and is started again."""
 
-    def warn(self, line: str) -> None:
-        """Something that the user should know; from any thread."""
+    def note(self, text: str) -> None:
+        """A line for the user; may come from any thread."""
 
     def end(self) -> None:
         """The run is over."""
@@ -74,8 +74,9 @@ class Recorder:
         self.plan, self.store, self.ledger, self.console, self.already = plan, store, ledger, console, already
         self.errors: dict[str, str] = {}
         self.ended: set[str] = set()
+        self.restarts = 0
         self._last: dict[str, Mapping[str, float]] = {}  # the last evaluation of trials that run
-        self._writer = Writer(ledger, self._note, console.warn)
+        self._writer = Writer(ledger, self._note, console.note)
 
     @property
     def done(self) -> int:
@@ -121,6 +122,7 @@ class Recorder:
         if self._writer.has_begun(job.trial.id):
             outcome = Outcome.interrupted(f"the trial's process died and was started again: {how}")
             self._writer.end(job.trial.id, lambda: outcome)
+        self.restarts += 1
         self.console.died(job, how)
 
     def close(self, why: str = "interrupted: the run was stopped") -> None:

@@ -33,7 +33,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.cluster import connection
 from harness.cluster import tune as fan_out
+from harness.cluster.nodes import Cluster
 from harness.config.experiment import Experiment
 from harness.config.resources import Resources
 from harness.data.split_files import load_split, save_split
@@ -92,7 +94,7 @@ class Quiet:
         self.errors.append(error)
 
 
-def ours(jobs: list[Job], resources: Resources, store: Store, cluster: fan_out.Cluster, scratch: Path) -> None:
+def ours(jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, scratch: Path) -> None:
     """The fan-out of harness, as `harness run` uses it."""
     observer = Quiet()
     fan_out.run(jobs, resources, store, cluster, observer, scratch)
@@ -100,7 +102,7 @@ def ours(jobs: list[Job], resources: Resources, store: Store, cluster: fan_out.C
         raise RuntimeError(observer.errors[0])
 
 
-def documented(jobs: list[Job], resources: Resources, store: Store, cluster: fan_out.Cluster, scratch: Path) -> None:
+def documented(jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, scratch: Path) -> None:
     """Ray's documented pattern. The Tune function takes no core of its own, so that no trial waits for its driver."""
     import ray.train
     import ray.tune
@@ -128,7 +130,7 @@ def documented(jobs: list[Job], resources: Resources, store: Store, cluster: fan
     results = ray.tune.Tuner(
         ray.tune.with_resources(trial, {"memory": 1e8}),  # Tune refuses a trial that takes nothing
         param_space={"job": ray.tune.grid_search([job.model_dump_json() for job in jobs])},
-        tune_config=ray.tune.TuneConfig(max_concurrent_trials=cluster.slots(resources)),
+        tune_config=ray.tune.TuneConfig(max_concurrent_trials=cluster.slots({resources})),
         run_config=ray.tune.RunConfig(name=uuid.uuid4().hex, storage_path=folder, verbose=0),
     ).fit()
     if results.errors:
@@ -155,7 +157,7 @@ def prepare(folder: Path, trials: int, epochs: int) -> list[Job]:
     return plan.jobs
 
 
-def measure(name: str, jobs: list[Job], cluster: fan_out.Cluster, folder: Path) -> Measured:
+def measure(name: str, jobs: list[Job], cluster: Cluster, folder: Path) -> Measured:
     """One fan-out of all trials into a store of its own, which has the splits and nothing else."""
     resources = Resources()
     own = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
@@ -174,7 +176,7 @@ def measure(name: str, jobs: list[Job], cluster: fan_out.Cluster, folder: Path) 
         stored = (Path(store.root) / "trials" / f"{job.trial.id}.npz").stat().st_mtime
         begins.append(stored - started - seconds)
         work += seconds
-    beyond = wall - work / cluster.slots(resources)
+    beyond = wall - work / cluster.slots({resources})
     return Measured(wall, work, beyond / len(jobs), min(begins), (beyond - min(begins)) / len(jobs))
 
 
@@ -197,8 +199,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fanout-") as temporary:
         folder = Path(temporary)
         jobs = prepare(folder, max(sizes), args.epochs)
-        cluster = fan_out.connect(None, folder)
-        concurrency = cluster.slots(Resources())
+        cluster = connection.connect(None, folder)
+        concurrency = cluster.slots({Resources()})
         try:
             for repetition in range(args.repetitions):
                 for size, fan_outs in measured.items():
@@ -210,7 +212,7 @@ def main() -> None:
                             style="dim",
                         )
         finally:
-            fan_out.disconnect()
+            connection.disconnect()
     report: dict[str, Any] = {
         "concurrency": concurrency, "repetitions": args.repetitions, "cpus": os.cpu_count(),
         "python": platform.python_version(), "ray": version("ray"), "torch": version("torch"),

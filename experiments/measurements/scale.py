@@ -100,8 +100,8 @@ class Curve:
     def died(self, job: Job, *more: object) -> None:
         self.failures.append("a process died")
 
-    def warn(self, line: str) -> None:
-        print(line, flush=True)
+    def note(self, text: str) -> None:
+        print(text, flush=True)
 
     def end(self) -> None:
         pass

@@ -40,7 +40,8 @@ class Progress:
         self._start = self._last_line = self._clock()
         self._weights = {job.trial.id: work(job) for job in jobs}
         self._count = len(jobs)
-        self._console.print(f"{len(jobs)} trial{'s' * (len(jobs) != 1)} to run, {min(slots, len(jobs))} at a time")
+        when = f"{min(slots, len(jobs))} at a time" if slots else "as soon as the autoscaler has added a node for them"
+        self._console.print(f"{len(jobs)} trial{'s' * (len(jobs) != 1)} to run, {when}")
         if self._console.is_terminal:
             columns = (BarColumn(None), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"))
             self._bar = Bar(*columns, console=self._console, transient=True)
@@ -73,9 +74,9 @@ class Progress:
         self._share[job.trial.id] = 0.0
         self._print(f"{describe(job)}: its process died; starting it again ({how})", "yellow")
 
-    def warn(self, line: str) -> None:
-        """Something that the user should know; from any thread."""
-        self._print(line, "yellow")
+    def note(self, text: str) -> None:
+        """A line for the user."""
+        self._print(text, "dim")
 
     def end(self) -> None:
         """The run is over."""

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import traceback
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
 
-import ray
 from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
+from harness.cluster.nodes import Cluster, CurrentSlots
 from harness.cluster.watch import PlaceWatch, SilenceWatch
 from harness.cluster.worker_log import WorkerLog, describe_death
 from harness.config.resources import Resources
-from harness.errors import StoreError, TrialError, UserError
+from harness.errors import StoreError, TrialError
 from harness.planning.trials import Job
 from harness.store import Store
-
-#: Turns off Ray Tune's own files (CSV, pickles), which the ledger replaces.
-ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
 
 #: Called by a worker with the metrics of every evaluation.
 Report = Callable[[dict[str, Any]], None]
@@ -77,11 +62,16 @@ class DependencySearcher(_Stateless, Searcher):
     Args:
         jobs: the jobs to run, in the preferred order; checkers that are not among them count as finished.
         observer: is told of jobs that cannot run because a checker failed.
+        limit: largest number of jobs at once; it is called again and again, because nodes join and leave.
         stop: returns true once no more jobs are to be given.
     """
 
-    def __init__(self, jobs: list[Job], observer: Observer, stop: Callable[[], Any] = lambda: False) -> None:
+    def __init__(
+        self, jobs: list[Job], observer: Observer, limit: Callable[[], int] | None = None,
+        stop: Callable[[], Any] = lambda: False,
+    ) -> None:  # fmt: skip
         super().__init__(metric="status", mode="max")
+        self._limit = limit
         self._waiting = {job.trial.id: job for job in jobs}
         self._order = {id_: position for position, id_ in enumerate(self._waiting)}
         self._missing = {id_: set(job.trial.checkers) & self._waiting.keys() for id_, job in self._waiting.items()}
@@ -98,7 +88,7 @@ class DependencySearcher(_Stateless, Searcher):
         self._observer, self._stop = observer, stop
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job that can run, None if all remaining jobs wait for checkers, FINISHED without remaining jobs."""
+        """The next job that can run, None if all wait for checkers or for room, FINISHED without remaining jobs."""
         if self._stop():
             return Searcher.FINISHED
         while self._blocked:
@@ -107,6 +97,8 @@ class DependencySearcher(_Stateless, Searcher):
             if job is not None:
                 self._close(id_, failed=True)
                 self._observer.failed(job, f"its checker {checker} failed")
+        if self._ready and self._limit is not None and len(self._running) >= self._limit():
+            return None
         if self._ready:
             id_ = self._ids[heappop(self._ready)]
             self._running[trial_id] = id_
@@ -205,90 +197,6 @@ class ObserverCallback(_Stateless, Callback):
         return self._jobs[trial.config["trial"]]
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """The resources of a running Ray.
-
-    Attributes:
-        address: as given to ``connect``; None for a Ray that it started.
-        cpus: of all nodes.
-        gpus: of all nodes.
-        nodes: that are alive.
-    """
-
-    address: str | None
-    cpus: float
-    gpus: float
-    nodes: int
-
-    def slots(self, resources: Resources) -> int:
-        """Number of trials that can run at the same time.
-
-        Raises:
-            UserError: the cluster is too small for one trial.
-        """
-        fits = [self.cpus // (resources.cpus * resources.workers)]
-        if resources.gpus:
-            fits.append(self.gpus / (resources.gpus * resources.workers) + 1e-9)
-        if int(min(fits)) < 1:
-            raise UserError(
-                f"one trial needs {resources.workers} x {resources.cpus} CPUs and {resources.workers} x "
-                f"{resources.gpus} GPUs; the cluster has {self.cpus:g} CPUs and {self.gpus:g} GPUs. Lower resources in "
-                "the experiment."
-            )
-        return min(int(min(fits)), resources.concurrent or int(min(fits)))
-
-
-def connect(address: str | None, scratch: Path) -> Cluster:
-    """Connects to the cluster at ``address`` (or RAY_ADDRESS), or starts a Ray with the cores of this machine.
-
-    Raises:
-        UserError: no cluster responds at the address.
-    """
-    os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            # "local": without an address Ray would join whatever `ray start` has left on this machine
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no Ray cluster at {address!r}: {error}") from None
-    totals = ray.cluster_resources()
-    nodes = len([node for node in ray.nodes() if node["Alive"]])
-    return Cluster(address, totals.get("CPU", 0.0), totals.get("GPU", 0.0), nodes)
-
-
-def disconnect() -> None:
-    """Disconnects from the cluster, and ends a Ray that ``connect`` started."""
-    ray.shutdown()
-
-
-def check_store(store: Store, cluster: Cluster) -> None:
-    """Checks that every node can see the store.
-
-    Raises:
-        UserError: the address of a node that cannot see it.
-    """
-    if not store.local or cluster.nodes < 2:
-        return
-    token = Path(tempfile.mkstemp(prefix="visible-", dir=_make_folder(Path(store.root)))[1])
-    exists: Any = ray.remote(num_cpus=0)(lambda path: Path(path).exists())
-    try:
-        for node in (n for n in ray.nodes() if n["Alive"]):
-            affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            if not ray.get(exists.options(scheduling_strategy=affinity).remote(str(token))):
-                raise UserError(
-                    f"the store {store.root} is not visible on node {node['NodeManagerAddress']}. On several nodes "
-                    "pass a shared folder or a URL: --store s3://bucket/harness, or HARNESS_STORE."
-                )
-    finally:
-        token.unlink()
-
-
 def run(
     jobs: list[Job], resources: Resources, store: Store, cluster: Cluster, observer: Observer, scratch: Path,
     stop: Callable[[], Any] = lambda: False, fit: Fit | None = None,
@@ -312,11 +220,13 @@ def run(
     folder = Path(tempfile.mkdtemp(prefix="tune-", dir=_make_folder(scratch)))
     place = PlaceWatch()
     needs = {job.trial.id: _bundle(job.resources) for job in jobs}
+    limit = CurrentSlots(cluster, {job.resources for job in jobs}, resources.most)
     tuner = Tuner(
         tune.with_resources(_trainable(jobs, store.root, folder, fit), lambda config: needs[config["trial"]]),
         tune_config=TuneConfig(
-            search_alg=DependencySearcher(jobs, observer, lambda: stop() or place.reason), num_samples=len(jobs),
-            reuse_actors=True, max_concurrent_trials=cluster.slots(resources),
+            # without a fixed number of concurrent trials: nodes may join and leave during the run
+            search_alg=DependencySearcher(jobs, observer, limit, lambda: stop() or place.reason),
+            num_samples=len(jobs), reuse_actors=True,
         ),
         run_config=RunConfig(
             name="trials", storage_path=str(folder), verbose=0,

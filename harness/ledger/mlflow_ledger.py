@@ -143,6 +143,8 @@ class Ledger:
         display = {name: tags.get(key, "") for key, name in SHOWN.items()}
         self._client.log_batch(self._parent.info.run_id, tags=[RunTag(k, v) for k, v in {**tags, **display}.items()])
         self._upload(self._parent.info.run_id, files)
+        if self.uri.startswith("http"):
+            self._check_server(self._parent.info.run_id)
 
     def write(self, part: Part) -> str:
         """Writes what is new of an attempt at a trial, in as few requests as possible; returns the run id.
@@ -266,6 +268,22 @@ class Ledger:
         if is_local(run.info.artifact_uri):
             self._folders[run.info.run_id] = Path(unquote(urlsplit(run.info.artifact_uri).path))
         return str(run.info.run_id)
+
+    def _check_server(self, run: str) -> None:
+        """Writes a metric and reads it back, before hours of training depend on it."""
+        value, stored = float(round(time.time())), None
+        try:
+            self._metrics(run, {"connection_check": value}, 0)
+            stored = self._client.get_run(run).data.metrics.get("connection_check")
+        except MlflowException as error:
+            reason = without_password(str(error))
+        else:
+            reason = f"it was sent {value:.0f} and gave back {stored}"
+        if stored != value:
+            raise UserError(
+                f"the MLflow server at {without_password(self.uri)} does not keep metrics: {reason}. Check that this "
+                "account may write, and the server's log."
+            )
 
     def _metrics(self, run: str, values: Mapping[str, float], step: int) -> None:
         at = now()

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.cluster import tune
+from harness.cluster import connection
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tune.Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[connection.Cluster]:
     """A Ray of this machine, started and ended with a module's tests."""
-    joined = tune.connect(None, tmp_path_factory.mktemp("ray"))
+    joined = connection.connect(None, tmp_path_factory.mktemp("ray"))
     try:
         yield joined
     finally:
-        tune.disconnect()
+        connection.disconnect()

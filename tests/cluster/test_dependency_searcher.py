@@ -55,6 +55,19 @@ def test_jobs_without_open_checkers_come_in_the_order_given() -> None:
     assert [suggested(queue, f"t{i}") for i in range(3)] == [ALONE, QUALITY, DIVERSITY]
 
 
+def test_no_more_jobs_than_the_cluster_has_room_for() -> None:
+    room = [1]
+    queue = DependencySearcher([QUALITY, DIVERSITY, ALONE], Listener(), limit=lambda: room[0])
+    assert suggested(queue, "t1") == QUALITY
+    assert suggested(queue, "t2") is None
+    room[0] = 2  # a node has joined
+    assert suggested(queue, "t2") == DIVERSITY
+    assert suggested(queue, "t3") is None
+    queue.on_trial_complete("t1", {"status": 1})
+    assert suggested(queue, "t3") == ALONE
+    assert suggested(queue, "t4") == Searcher.FINISHED, "nothing waits, whatever the room"
+
+
 def test_a_checker_that_is_not_among_the_jobs_counts_as_done() -> None:
     queue = DependencySearcher([IMP], Listener())
     assert suggested(queue, "t1") == IMP

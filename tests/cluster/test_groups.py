@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from harness.cluster import tune
+from harness.cluster.nodes import Cluster
 from harness.config.resources import Resources
 from harness.data.split_files import load_split, save_split
 from harness.planning.trials import Job
@@ -142,7 +143,7 @@ def test_normalized_weights_matter_here(trained: tuple[dict[str, tuple[list[Job]
 
 
 def test_worker_groups_through_ray(
-    trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store], cluster: tune.Cluster, tmp_path: Path,
+    trained: tuple[dict[str, tuple[list[Job], list[Job]]], Store], cluster: Cluster, tmp_path: Path,
     experiment_file: Callable[..., Path],
 ) -> None:  # fmt: skip
     """One group gives the numbers of processes that know nothing of Ray, another fails and says why."""

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harness.cluster import tune
+from harness.cluster.nodes import Cluster
 from harness.config.resources import Resources
 from harness.planning.trials import Job
 from harness.store import Store
@@ -57,7 +58,7 @@ def fresh(experiment_file: Callable[..., Path], tmp_path_factory: pytest.TempPat
 
 @pytest.mark.parametrize("concurrent", [1, 2])
 def test_reused_processes_give_the_bits_of_fresh_ones(
-    concurrent: int, fresh: tuple[list[Job], Store], cluster: tune.Cluster, tmp_path: Path,
+    concurrent: int, fresh: tuple[list[Job], Store], cluster: Cluster, tmp_path: Path,
     experiment_file: Callable[..., Path],
 ) -> None:  # fmt: skip
     if cluster.cpus < concurrent:
@@ -76,7 +77,7 @@ def test_reused_processes_give_the_bits_of_fresh_ones(
 
 
 def test_every_evaluation_reaches_the_driver(
-    cluster: tune.Cluster, tmp_path: Path, experiment_file: Callable[..., Path]
+    cluster: Cluster, tmp_path: Path, experiment_file: Callable[..., Path]
 ) -> None:
     store, listener = Store(str(tmp_path / "store")), Listener()
     jobs = jobs_of(experiment_file(seeds=[3], grid=[{"source": "generated", "methods": ["ce"]}]), store)

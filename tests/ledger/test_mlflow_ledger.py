@@ -359,6 +359,24 @@ def test_a_password_in_the_uri_is_not_printed(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_server_that_loses_metrics_is_met_at_the_start(
+    ledger: Ledger, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = ledger.parents().values()
+    assert "connection_check" not in before.metrics, "a local database needs no check"
+    ledger.uri = "http://someone:secret@mlflow:5000"  # the client goes on with the database
+    ledger.open("toys", {}, {})
+    (parent,) = ledger.parents().values()
+    assert parent.metrics["connection_check"] > 0
+    monkeypatch.setattr(ledger, "_metrics", lambda run, values, step: None)
+    monkeypatch.setattr("time.time", lambda: 5.0)
+    with pytest.raises(
+        UserError, match=r"MLflow server at .*mlflow:5000 does not keep metrics: it was sent 5"
+    ) as caught:
+        ledger.open("toys", {}, {})
+    assert "secret" not in str(caught.value)
+
+
 def test_a_server_that_does_not_answer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"the MLflow ledger at http://127\.0\.0\.1:\d+ cannot be used"):
