@@ -1,4 +1,4 @@
-"""`harness` on shared back ends: MLflow on PostgreSQL, artifacts and the store in S3. Results are those of a local run."""
+"""`harness` on shared back ends: MLflow on PostgreSQL, artifacts and the store in S3, with a local run's results."""
 
 from __future__ import annotations
 
