@@ -43,6 +43,10 @@ class Home:
     def log(self) -> Path:
         return self.folder / "log.txt"
 
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.folder / 'home' / 'mlflow.db'}"
+
     def command(self, *words: object) -> list[str]:
         return [sys.executable, "-m", "harness.cli.app", *map(str, words)]
 
@@ -71,7 +75,7 @@ class Home:
 
         The ledger is made first: a test that looks into it must not be the one that makes its tables.
         """
-        Ledger(f"sqlite:///{self.folder / 'home' / 'mlflow.db'}", self.folder / "home")
+        Ledger(self.tracking_uri, self.folder / "home")
         with self.log.open("a") as log:
             driver = psutil.Popen(
                 self.command("run", file, "--results", self.results), stdout=log, stderr=subprocess.STDOUT,
@@ -88,11 +92,11 @@ class Home:
 
     @property
     def client(self) -> MlflowClient:
-        return MlflowClient(f"sqlite:///{self.folder / 'home' / 'mlflow.db'}")
+        return MlflowClient(self.tracking_uri)
 
     def runs(self, kind: str) -> list[Run]:
         """The runs of a kind (``experiment`` or ``trial``), none before the ledger has been made."""
-        if not (self.folder / "home" / "mlflow.db").exists():
+        if self.tracking_uri.startswith("sqlite") and not (self.folder / "home" / "mlflow.db").exists():
             return []
         client = self.client
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
