@@ -271,7 +271,7 @@ class Ledger:
 
     def _check_server(self, run: str) -> None:
         """Writes a metric and reads it back, before hours of training depend on it."""
-        value, stored = float(round(time.time())), None
+        value, stored = float(now() // 1000), None
         try:
             self._metrics(run, {"connection_check": value}, 0)
             stored = self._client.get_run(run).data.metrics.get("connection_check")
