@@ -106,7 +106,7 @@ def read(trial: Trial, store: Store, group: ProcessGroup) -> Saved | None:
     except CheckpointError as error:
         warn(trial, error)
     except Exception as error:  # a damaged file fails in many ways
-        warn(trial, CheckpointError(f"it cannot be read: {type(error).__name__}: {error}"))
+        warn(trial, CheckpointError(f"it cannot be read ({type(error).__name__}: {error})"))
     position = 0 if saved is None else 1 + sum(len(entry["history"]) for entry in saved.record["outcomes"])
     extremes = torch.tensor([position, -position], device=group.device)
     return saved if torch.equal(group.maximum(extremes.clone()), extremes) else None

@@ -98,7 +98,7 @@ def test_a_failed_checker_closes_what_needs_it_and_nothing_else(result: dict[str
 
 def test_no_job_is_given_once_a_stop_is_requested() -> None:
     requested: list[str] = []
-    queue = DependencySearcher([QUALITY, IMP, ALONE], Listener(), lambda: requested)
+    queue = DependencySearcher([QUALITY, IMP, ALONE], Listener(), stop=lambda: requested)
     assert suggested(queue, "t1") == QUALITY
     requested.append("now")
     assert suggested(queue, "t2") == Searcher.FINISHED

@@ -20,7 +20,7 @@ import ray
 from harness.cluster import connection, tune
 from harness.cluster.authentication import MODE, TOKEN, TOKEN_PATH
 from harness.cluster.nodes import alive_nodes
-from harness.config.experiment import Resources
+from harness.config.resources import Resources
 from harness.errors import UserError
 from harness.planning.trials import Job
 from harness.store import Store

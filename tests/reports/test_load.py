@@ -22,7 +22,9 @@ from harness.ledger.artifacts import (
 )
 from harness.ledger.entries import Entry
 from harness.ledger.legacy import upgrade_weights
-from harness.reports.load import load
+from harness.reports.load import load, load_trials
+
+from .fake_ledger import FakeLedger
 
 FRAME = pd.DataFrame({"id": ["a", "b"], "label": ["x", "y"], "corruption": ["", "flip"]}).assign(
     weight_1=[1.0, 1.0], weight_2=[0.0, float("nan")], weight_3=[2.0, 3.0]
@@ -53,6 +55,13 @@ def test_weights_of_version_1_have_texts_and_marked_ids() -> None:
     assert weights.texts is not None
     assert weights.texts.iloc[0] == "1  //  eins"
     assert upgrade_weights(FRAME) is FRAME, "later versions have the column"
+
+
+def test_a_trial_that_went_on_from_a_checkpoint_is_marked() -> None:
+    ledger = FakeLedger({"a": {"ce": {0: 0.5, 1: 0.6}}})
+    assert "resumed" not in load_trials("a", ledger)
+    ledger.trials()["a-ce-1"].metrics["resumed"] = 1.0
+    assert load_trials("a", ledger)["resumed"].tolist() == pytest.approx([float("nan"), 1.0], nan_ok=True)
 
 
 def test_a_history_of_version_1_is_a_list() -> None:

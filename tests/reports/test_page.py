@@ -56,10 +56,13 @@ def test_two_writings_give_the_same_bytes(page: Path, tmp_path: Path) -> None:
 
 def test_trials_csv_depends_on_the_numbers_only(page: Path, tmp_path: Path) -> None:
     results = make()
-    other = results.trials.sample(frac=1.0, random_state=1).assign(seconds_train=1.0, peak_memory_mb=1.0, device="gpu")
+    changes = {"seconds_train": 1.0, "peak_memory_mb": 1.0, "device": "gpu", "resumed": 1.0}
+    other = results.trials.sample(frac=1.0, random_state=1).assign(**changes)
     write(replace(results, trials=other, meta={**results.meta, "started": "later"}), tmp_path)
     assert (tmp_path / "trials.csv").read_bytes() == (page.parent / "trials.csv").read_bytes()
     assert (tmp_path / "runtime.csv").read_bytes() != (page.parent / "runtime.csv").read_bytes()
+    assert pd.read_csv(tmp_path / "runtime.csv")["resumed"].tolist() == [1.0] * len(other)
+    assert "resumed" not in pd.read_csv(page.parent / "runtime.csv")
 
 
 def test_csv_floats_read_back_to_the_same_bits(page: Path) -> None:

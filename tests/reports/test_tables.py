@@ -103,6 +103,16 @@ def test_cost_has_every_phase_and_both_accounts(build: Build) -> None:
     assert frame.loc[frame["method"] == "ce", "meta-gradients s"].tolist() == ["–", "–"]
 
 
+def test_cost_says_how_many_trials_went_on_from_a_checkpoint(build: Build) -> None:
+    results = build(methods=("ce", "dimp"))
+    assert "checkpoint" not in tables.cost(results).note
+    resumed = edit(results, results.trials["method"] == "dimp", resumed=2.0, seconds_checkpoint=1.0)
+    table, trials = tables.cost(resumed), results.trials[results.trials["method"] == "dimp"]["trial"].nunique()
+    assert f"{trials} of the trials went on from a checkpoint: seconds are summed over their parts." in table.note
+    accounts = ["stand-alone s", "marginal s"]
+    assert table.frame()[accounts].equals(tables.cost(results).frame()[accounts]), "checkpoints are not charged"
+
+
 def test_extreme_rows_are_ordered_and_need_an_order(build: Build) -> None:
     results = build(methods=("ce", "dimp", "filter", "prior"), rows=60)
     (table,) = tables.extreme_rows(results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from harness.checkers.scores import load_scores
 from harness.config.experiment import MethodChoice
@@ -20,22 +20,21 @@ from harness.methods import Method, MethodSettings, methods
 from harness.planning.plan import resolve
 from harness.store import Store
 from harness.training import checkpoint, run_trial
-from tests.training.small import fill, find, make_plan
+from tests.training.small import HERE, fill, find, make_plan
+
+TORCH = torch.__version__
 
 
-def name_of(method):
-    return method if isinstance(method, str) else method["name"]
-
-
-#: Methods with state of their own, in settings in which the state matters, and some without.
-CHOSEN = [
-    "ce", "focal", "imp", "dimp", {"name": "dimp", "lag": "epoch"}, {"name": "hu", "warm_up": 0, "real_rows": 5},
-    {"name": "ren", "warm_up": 1, "real_rows": 7}, {"name": "sungen", "rounds": 1, "inner_epochs": 1},
-]  # fmt: skip
-#: All others.
-OTHERS = sorted(
-    {name for name, kind in methods.entries.items() if kind.trains} - {"mix"} - {name_of(m) for m in CHOSEN}
-)
+LAGGED = {"name": "dimp", "lag": "epoch"}
+#: Methods with state of their own, in settings in which the state matters.
+STATEFUL = [
+    LAGGED,
+    {"name": "hu", "warm_up": 0, "real_rows": 5},
+    {"name": "ren", "warm_up": 1, "real_rows": 7},
+    {"name": "sungen", "rounds": 1, "inner_epochs": 1},
+]
+#: All others; ``mix`` needs real rows beside others.
+OTHERS = sorted({name for name, kind in methods.entries.items() if kind.trains} - {"mix", "hu", "ren", "sungen"})
 
 
 def run(job, store):
@@ -82,9 +81,9 @@ def encoder(tiny_encoder, tmp_path_factory):
 def plan(encoder, experiment_file):
     """Three epochs of three steps with four evaluations, two of them within an epoch."""
     grid = [
-        {"source": "generated", "methods": [*CHOSEN, *OTHERS]},
+        {"source": "generated", "methods": [*STATEFUL, *OTHERS]},
         {"source": "both", "methods": ["mix"]},
-        {"source": "generated_then_real", "methods": [{"name": "dimp", "lag": "epoch"}]},
+        {"source": "generated_then_real", "methods": [LAGGED]},
     ]
     training = {"epochs": 3, "evaluations": 4, "batch_size": 16, "learning_rate": 5e-3}
     stages = {"real_small": {"steps": 4}}
@@ -110,10 +109,8 @@ def pair(plan, undisturbed, tmp_path):
         for checker in job.trial.checkers:
             run_trial.run(plan.trials[checker], undisturbed, lambda entry: None)
         result, _ = run(job, undisturbed)
-        for folder in os.listdir(undisturbed.root):
-            if folder != "trials":
-                shutil.copytree(f"{undisturbed.root}/{folder}", tmp_path / folder)
-        return result, Store(str(tmp_path))
+        shutil.copytree(undisturbed.root, tmp_path / "store", ignore=shutil.ignore_patterns("trials"))
+        return result, Store(str(tmp_path / "store"))
 
     return of
 
@@ -128,8 +125,8 @@ def test_a_checkpoint_is_no_part_of_a_trial(experiment_file):
 
 
 CELLS = [
-    *(pytest.param("generated", method, (3,), id=name_of(method)) for method in CHOSEN),
-    pytest.param("generated_then_real", CHOSEN[4], (2, 5, 7), id="two stages"),  # 4 evaluations each
+    *(pytest.param("generated", method, (3,), id=str(method["name"])) for method in STATEFUL),
+    pytest.param("generated_then_real", LAGGED, (2, 5, 7), id="two stages"),  # 4 evaluations each
     *(pytest.param("generated", name, (3,), id=name, marks=pytest.mark.slow) for name in OTHERS),
     pytest.param("both", "mix", (3,), id="mix", marks=pytest.mark.slow),
 ]
@@ -181,13 +178,22 @@ def test_a_trial_goes_on_after_its_process_was_killed(plan, pair):
     assert again.log_probabilities.tobytes() == scores.log_probabilities.tobytes()
 
 
+@pytest.fixture(scope="module")
+def stopped(plan, undisturbed, tmp_path_factory):
+    """A trial that was interrupted after its first evaluation, its undisturbed result, and the folder of the store."""
+    job, folder = find(plan, "real_small", "ce"), tmp_path_factory.mktemp("stopped") / "store"
+    expected, _ = run(job, undisturbed)
+    shutil.copytree(undisturbed.root, folder, ignore=shutil.ignore_patterns("trials"))
+    interrupt(job, Store(str(folder)), 2)
+    return job, expected, folder
+
+
 @pytest.fixture
-def interrupted(plan, pair):
-    """A trial with its undisturbed result, and a store with its checkpoint of the first evaluation."""
-    job = find(plan, "real_small", "ce")
-    expected, store = pair(job)
-    interrupt(job, store, 2)
-    return job, expected, store
+def interrupted(stopped, tmp_path):
+    """As ``stopped``, with a store of its own."""
+    job, expected, folder = stopped
+    shutil.copytree(folder, tmp_path / "store")
+    return job, expected, Store(str(tmp_path / "store"))
 
 
 def change(job, store, record, **replaced):
@@ -212,34 +218,46 @@ def truncate(job, store):
 
 
 FOREIGN = {
-    "a bit flipped": (spoil, "it cannot be read: "),
-    "half a file": (truncate, "it cannot be read: "),
-    "another trial": (lambda job, store: change(job, store, {"trial": "0123"}), "expected trial '{id}', found '0123'"),
-    "another torch": (lambda job, store: change(job, store, {"torch": "1.0"}), "found '1.0'"),
+    "a bit flipped": (spoil, "it cannot be read"),
+    "half a file": (truncate, "it cannot be read"),
+    "another trial": (lambda job, store: change(job, store, {"trial": "0"}), "expected trial '{id}', found '0'"),
+    "another torch": (lambda job, store: change(job, store, {"torch": "1"}), f"expected torch {TORCH!r}, found '1'"),
     "another format": (lambda job, store: change(job, store, {"format": 0}), "expected format 1, found 0"),
     "without an array": (
-        lambda job, store: change(job, store, {}, **{"optimizer/0/exp_avg": None}), "arrays, found"
+        lambda job, store: change(job, store, {}, **{"optimizer/0/exp_avg": None}),
+        "arrays, found ",
     ),
-    "another model": (
-        lambda job, store: change(job, store, {}, **{"model/classifier.bias": np.zeros(4, np.float32)}),
-        "it does not fit this trial: Error(s) in loading",
-    ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_damaged_or_foreign_checkpoint_is_ignored(interrupted, caplog, kind):
-    job, expected, store = interrupted
+def test_a_damaged_or_foreign_checkpoint_is_not_read(interrupted, caplog, kind):
+    job, _, store = interrupted
+    assert checkpoint.read(job.trial, store, HERE).stage == 0
     damage, message = FOREIGN[kind]
     damage(job, store)
-    with caplog.at_level(logging.WARNING, logger=checkpoint.__name__):
-        result, reported = run(job, store)
+    assert checkpoint.read(job.trial, store, HERE) is None
+    (reason,) = warnings_of(job, caplog)
+    assert message.format(id=job.trial.id) in reason
+
+
+def warnings_of(job, caplog):
+    """The reasons in the warnings that a checkpoint is ignored."""
+    start = f"the checkpoint of trial {job.trial.id} is ignored, and the trial starts anew: "
+    lines = [record.getMessage() for record in caplog.records if record.name == checkpoint.__name__]
+    assert all(line.startswith(start) for line in lines)
+    return [line.removeprefix(start) for line in lines]
+
+
+def test_a_trial_whose_checkpoint_does_not_fit_starts_anew(interrupted, caplog):
+    job, expected, store = interrupted
+    change(job, store, {}, **{"model/classifier.bias": np.zeros(4, np.float32)})
+    result, reported = run(job, store)
     assert_same_bits(result, expected)
     assert reported == expected.history
     assert "resumed" not in result.runtime
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f"the checkpoint of trial {job.trial.id} is ignored, and the trial starts anew: ")
-    assert message.format(id=job.trial.id) in line
+    (reason,) = warnings_of(job, caplog)
+    assert reason.startswith("it does not fit this trial: Error")
     assert not has_checkpoint(job, store)
 
 
@@ -252,14 +270,12 @@ def test_seconds_of_a_resumed_trial_are_those_of_all_its_parts(interrupted):
     assert result.runtime["seconds_checkpoint"] > 0.0
 
 
-def test_without_the_setting_nothing_is_kept_or_read(interrupted):
+def test_without_the_setting_nothing_is_kept_or_read(interrupted, monkeypatch):
     job, expected, store = interrupted
-    store.remove(checkpoint.KIND, job.trial.id)
-    plain = job.model_copy(update={"resources": job.resources.model_copy(update={"checkpoint": False})})
-    interrupt(plain, store, 3)
-    assert not has_checkpoint(job, store)
-    result, _ = run(plain, store)
+    monkeypatch.setattr(checkpoint.TrialCheckpoint, "save", lambda *_: pytest.fail("kept"))
+    result, _ = run(job.model_copy(update={"resources": job.resources.model_copy(update={"checkpoint": False})}), store)
     assert_same_bits(result, expected)
+    assert "resumed" not in result.runtime
     assert "seconds_checkpoint" not in result.runtime
 
 
