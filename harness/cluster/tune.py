@@ -150,12 +150,13 @@ class ObserverCallback(_Stateless, Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died; Tune starts it again."""
-        self._observer.died(_job(trial), describe_death(trial.get_pickled_error())[0])
+        self._observer.died(_job(trial), describe_death(trial.error_file)[0])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died more often than it may be restarted."""
-        how, log = describe_death(trial.get_pickled_error())
-        self._observer.failed(_job(trial), f"the trial's process died {trial.num_failures} times; last: {how}", log)
+        how, log = describe_death(trial.error_file)
+        times = f" {trial.num_failures} times, last" if trial.num_failures > 1 else ""
+        self._observer.failed(_job(trial), f"the trial's process died{times}: {how}", log)
 
 
 @dataclass(frozen=True)
@@ -290,9 +291,11 @@ def _trainable(store: str, resources: Resources, scratch: Path) -> Callable[[dic
         try:
             train.fit(job, store, resources, lambda entry: tune.report({"entry": entry}), scratch)
         except Exception as error:  # an error of the trial itself: it would fail again
-            whole = traceback.format_exc()
-            text = str(error) if isinstance(error, TrialError) else whole
-            tune.report({"status": 0, "error": text, "log": f"{log.end()}\n{whole}"})
+            text = whole = traceback.format_exc()
+            output = log.end()
+            if isinstance(error, TrialError):
+                text, output = str(error), f"{output}\n{whole}"
+            tune.report({"status": 0, "error": text, "log": output})
         else:
             tune.report({"status": 1})
 
