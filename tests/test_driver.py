@@ -248,7 +248,7 @@ def test_a_failed_trial_is_recorded_and_the_others_go_on(
     # with a learning rate of 1e30 and gradients as they come the loss is NaN after a step
     training = {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "gradient_norm": 1e30}
     file = experiment_file(grid=rows, seeds=[0], training=training, sweep={"training.learning_rate": [5e-3, 1e30]})
-    path = users_method("raise OSError('the moon is in the wrong phase')")
+    path = users_method("print('the moon is new'); raise OSError('the moon is in the wrong phase')")
     failed = home.run(file, PYTHONPATH=str(path), PYTHONDONTWRITEBYTECODE="1")
     assert failed.returncode == 1, failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
@@ -265,6 +265,11 @@ def test_a_failed_trial_is_recorded_and_the_others_go_on(
     assert children["imp_quality", "1e+30"].data.tags["error"] == f"its checker {checker} failed"
     whole = home.client.download_artifacts(children["fragile", "0.005"].info.run_id, "error.txt", str(tmp_path))
     assert "Traceback" in Path(whole).read_text(), "the ledger has the whole error"
+    log = home.client.download_artifacts(children["fragile", "0.005"].info.run_id, "log.txt", str(tmp_path))
+    assert "the moon is new" in Path(log).read_text().partition("-- end of stdout --")[2], "and what the trial printed"
+    listed = home("show", "--failed", "small").stdout
+    assert "2 x OSError: the moon is in the wrong phase" in listed
+    assert listed.index("1 x its checker") > listed.index("1 x the loss of row")
     assert f"failed: tiny · generated · imp_quality · seed 0 · learning_rate=1e+30: its checker {checker} failed" in (
         failed.stdout
     )

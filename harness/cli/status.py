@@ -104,7 +104,7 @@ def stop(
     parent = find_parent(name, ledger)
     current = read_status(name, parent, ledger.trials(KEYS), ledger, time.time())
     if current.ended is not None:
-        raise UserError(f"the run of {name!r} has ended: {driver_text(current)}")
+        raise UserError(f"nothing to stop: the last run of {name!r} {driver_text(current)}")
     ledger.set_tags(parent.run, {STOP: Stop.NOW if now else Stop.AFTER_RUNNING})
     running = "1 running trial" if current.running == 1 else f"{current.running} running trials"
     how = f"it ends now, with {running}" if now else f"it starts no more trials, and ends after {running}"
@@ -193,7 +193,7 @@ def driver_text(one: Status, short: bool = False) -> str:
         text = f"the driver has not been heard of for {duration_text(one.driver_silence)}"
         return text if short else f"{text}: it was killed, or cannot reach the ledger"
     if one.ended is None:
-        text = f"{one.state} since {clock(one.began)}"
+        text = f"running since {clock(one.began)}" + (", a stop is requested" if one.state == "stopping" else "")
         return text if short else f"{text}; the driver was heard of {duration_text(one.driver_silence)} ago"
     if one.state == "failed":
         return f"ended {clock(one.ended)}" + ("" if short else ", with failed trials")
@@ -215,7 +215,9 @@ def duration_text(seconds: float | None) -> str:
 
 def _pace(one: Status) -> str:
     left = "no estimate of the time left yet"
-    if one.seconds_left is not None:
+    if one.state == "stopping":
+        left = "it ends when the running trials do"
+    elif one.seconds_left is not None:
         until = clock(int((time.time() + one.seconds_left) * 1000))
         left = f"about {duration_text(one.seconds_left)} left (until {until})"
     plural = "" if one.devices_in_use == 1 else "s"

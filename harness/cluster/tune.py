@@ -174,7 +174,8 @@ class ObserverCallback(_Stateless, Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died more often than it may be restarted."""
         how, log = self._death(trial)
-        error = f"the trial's process died {trial.num_failures} times; last: {how}"
+        times = f" {trial.num_failures} times, last" if trial.num_failures > 1 else ""
+        error = f"the trial's process died{times}: {how}"
         self._place.failed(error, True)
         self._observer.failed(self._job(trial), error, log)
 
@@ -188,7 +189,7 @@ class ObserverCallback(_Stateless, Callback):
     def _death(self, trial: Any) -> tuple[str, str]:
         """How a trial's process ended, and the end of its log."""
         self._silence.ended(trial)
-        how, log = describe_death(trial.get_pickled_error())
+        how, log = describe_death(trial.error_file)
         if trial.trial_id in self._hung:
             self._hung.discard(trial.trial_id)
             how = f"it gave no sign of life for {self._silence.minutes:g} min (resources.silence_minutes) and was ended"
@@ -270,10 +271,11 @@ def _attempt(job: Job, store: str, scratch: Path, fit: Fit) -> None:
     try:
         fit(job, store, lambda entry: tune.report({"entry": entry}), scratch)
     except Exception as error:  # an error of the trial itself, or of the place: it would fail again
-        whole = traceback.format_exc()
-        text = str(error) if isinstance(error, TrialError | StoreError) else whole
-        place = isinstance(error, StoreError)
-        tune.report({"status": 0, "error": text, "log": f"{log.end()}\n{whole}", "place": place})
+        text = whole = traceback.format_exc()
+        output = log.end()
+        if isinstance(error, TrialError | StoreError):
+            text, output = str(error), f"{output}\n{whole}"
+        tune.report({"status": 0, "error": text, "log": output, "place": isinstance(error, StoreError)})
     else:
         tune.report({"status": 1})
 

@@ -47,15 +47,18 @@ def tail(path: Path, start: int = 0) -> str:
     return ""
 
 
-def describe_death(error: Exception | None) -> tuple[str, str]:
+def describe_death(error_file: str | None) -> tuple[str, str]:
     """How a trial's process died: in a line, and as a log with Ray's whole message.
 
     The log ends with the output of the process if it ran on this machine.
 
     Args:
-        error: what Ray raised, or None if it is not known.
+        error_file: the file in which Tune keeps what Ray said of every failure of the trial; the last one counts.
     """
-    message = str(error or "").strip()
+    message = ""
+    with suppress(OSError):
+        _, _, last = Path(error_file or "").read_text(errors="replace").rpartition("Failure # ")
+        message = last.partition("\n")[2].strip()
     pid, node = (re.search(rf"^\s*{name}: (\S+)", message, re.MULTILINE) for name in ("pid", "ip"))
     lines = [message or "Ray gives no reason."]
     if pid:

@@ -125,7 +125,8 @@ def status(plan: PlanRecord, parent: Entry, entries: Mapping[str, Entry], now: f
     left = {id_: max(0.0, expected[id_] - age.get(id_, 0.0)) for id_ in open_ids} if expected else None
     hours = devices * (sum(spent.values()) + sum(age.values())) / HOUR
     return Status(
-        experiment=plan.name, state=state, driver_silence=silence, began=began, ended=parent.ended,
+        experiment=plan.name, state=state, driver_silence=silence, began=began,
+        ended=None if parent.status == "RUNNING" else parent.ended,  # MLflow keeps the last end of a run that goes on
         planned=len(planned), done=counts["done"], running=counts["running"], waiting=counts["waiting"],
         waiting_for_checkers=sum(not _ready(planned[id_], states) for id_ in ids.get("waiting", [])),
         failed=counts["failed"], interrupted=counts["interrupted"],
@@ -141,14 +142,14 @@ def status(plan: PlanRecord, parent: Entry, entries: Mapping[str, Entry], now: f
 
 
 def group_errors(failed: Iterable[FailedTrial]) -> list[tuple[str, list[FailedTrial]]]:
-    """Failed trials by the last line of their error, most frequent first.
+    """Failed trials by the last line of their error, most frequent first; those whose checker failed come last.
 
     Lines that differ only in numbers, ids or quoted names are one group, shown with ``…`` in their place.
     """
     groups: dict[str, list[FailedTrial]] = {}
     for trial in failed:
         groups.setdefault(re.sub(r"'[^']*'|\b[0-9a-f]{12,}\b|\b\d[\d.e+-]*", "…", trial.error), []).append(trial)
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    ordered = sorted(groups.items(), key=lambda item: (item[0].startswith("its checker"), -len(item[1])))
     return [(trials[0].error if len({t.error for t in trials}) == 1 else text, trials) for text, trials in ordered]
 
 

@@ -29,4 +29,5 @@ def test_a_failed_store_is_told_from_a_failed_trial(
     (report,) = reports
     assert (report["status"], report["place"]) == (0, place)
     assert report["error"] == text if text else "ValueError: odd" in report["error"]
-    assert report["log"].startswith("the end\nTraceback")
+    assert report["log"].startswith("the end")
+    assert "Traceback" in report["error"] + report["log"]

@@ -24,6 +24,13 @@ KILLED = (
 )
 
 
+def errors(folder: Path, *messages: str) -> str:
+    """Tune's file of a trial's failures."""
+    file = folder / "error.txt"
+    file.write_text("".join(f"Failure # {i + 1} (occurred at noon)\n{text}\n" for i, text in enumerate(messages)))
+    return str(file)
+
+
 @pytest.mark.parametrize(
     ("reason", "how"),
     [
@@ -35,9 +42,9 @@ KILLED = (
         ("The actor is dead because it was killed by `ray.kill`.", "The actor is dead because it was killed by `ray"),
     ],
 )  # fmt: skip
-def test_how_a_process_died(reason: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_a_process_died(reason: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "_local_files", lambda pid: [])
-    line, log = describe_death(RuntimeError(DIED + reason))
+    line, log = describe_death(errors(tmp_path, "an earlier failure, exit code 9", DIED + reason))
     assert how in line
     assert line.endswith(" (process 9822 on 192.0.2.2)")
     assert reason in log
@@ -47,13 +54,14 @@ def test_how_a_process_died(reason: str, how: str, monkeypatch: pytest.MonkeyPat
 def test_a_crash_is_named_by_the_processs_own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "worker-0a-9822.err").write_text("*** SIGSEGV received at time=1 on cpu 1 ***\n")
     monkeypatch.setattr(worker_log, "_local_files", lambda pid: sorted(tmp_path.glob(f"*-{pid}.*")))
-    line, log = describe_death(RuntimeError(DIED + KILLED))
+    line, log = describe_death(errors(tmp_path, DIED + KILLED))
     assert line.startswith("crashed with SIGSEGV (")
     assert "SIGSEGV received" in log
 
 
 def test_a_death_without_a_reason() -> None:
-    assert describe_death(None) == ("unknown reason", "Ray gives no reason.\n")
+    for file in (None, "/no/such/file"):
+        assert describe_death(file) == ("unknown reason", "Ray gives no reason.\n")
 
 
 def test_the_log_has_what_was_printed_since_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,23 @@ def test_a_metric_that_is_not_a_number_is_read_as_such(ledger: Ledger, uri: str)
         assert metrics["test_accuracy"] == 0.5
 
 
+def test_a_reader_of_some_keys_reads_these_and_how_far_a_trial_is(ledger: Ledger, uri: str) -> None:
+    running = ledger.begin(job())
+    ledger.epoch(running, HISTORY[0])
+    finish(ledger, ledger.begin(job(seed=1)))
+    keys = ("evaluations", "seconds_train", "test_accuracy")
+    few, every = SqliteReader(uri).trials(keys), ledger.trials(keys)
+    for seed, epoch in ((0, 1), (1, 2)):
+        one, whole = few[job(seed).trial.id], every[job(seed).trial.id]
+        assert set(one.tags) == {"harness.trial", "evaluations"}
+        assert set(one.metrics) == set(whole.metrics) & set(keys)
+        assert (one.epoch, one.started, one.ended) == (whole.epoch, whole.started, whole.ended)
+        assert one.epoch == epoch
+        assert one.tags["evaluations"] == str(job().trial.evaluations)
+    assert few[job().trial.id].ended is None
+    assert (few[job(1).trial.id].ended or 0) >= few[job(1).trial.id].started
+
+
 def test_a_copied_ledger_finds_its_artifacts(ledger: Ledger, uri: str, tmp_path: Path) -> None:
     finish(ledger, begin(ledger, job()))
     shutil.move(tmp_path / "home", tmp_path / "elsewhere")

@@ -124,6 +124,11 @@ def test_the_state_of_the_driver(run: Entry, state: str) -> None:
     assert status(PLAN, run, ENTRIES, NOW).state == state
 
 
+def test_a_run_that_goes_on_has_no_end_though_mlflow_keeps_its_last_one() -> None:
+    assert now(ended=ms(7000)).ended is None
+    assert status(PLAN, parent("FAILED"), ENTRIES, NOW).ended == ms(60)
+
+
 def test_a_silent_driver_uses_no_device_and_has_no_end() -> None:
     one = status(PLAN, parent(silent=600), ENTRIES, NOW)
     assert one.driver_silence == pytest.approx(600)
@@ -139,8 +144,8 @@ def test_errors_that_differ_only_in_numbers_ids_and_names_are_one_group() -> Non
     groups = group_errors(FailedTrial(str(i), "", error) for i, error in enumerate(errors))
     assert [(text, [trial.trial for trial in trials]) for text, trials in groups] == [
         ("the loss of row … is nan at step …", ["0", "3", "5"]),
-        ("its checker … failed", ["2", "4"]),
         ("OSError: no space", ["1"]),
+        ("its checker … failed", ["2", "4"]),
     ]
 
 
