@@ -179,9 +179,8 @@ def test_a_metric_that_is_not_a_number_is_read_as_such(ledger: Ledger, uri: str)
 
 
 def test_a_reader_of_some_keys_reads_these_and_how_far_a_trial_is(ledger: Ledger, uri: str) -> None:
-    running = ledger.begin(job())
-    ledger.epoch(running, HISTORY[0])
-    finish(ledger, ledger.begin(job(seed=1)))
+    ledger.write(Part(job(), entries=((1, HISTORY[0]),)))
+    finish(ledger, Part(job(seed=1)))
     keys = ("evaluations", "seconds_train", "test_accuracy")
     few, every = SqliteReader(uri).trials(keys), ledger.trials(keys)
     for seed, epoch in ((0, 1), (1, 2)):
