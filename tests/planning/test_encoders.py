@@ -10,7 +10,8 @@ def test_encoders_are_an_axis_with_checkers_of_their_own():
     resources = {"gpus": 0.25, "encoders": {"large": {"gpus": 1, "cpus": 4}}}
     jobs = jobs_of(grid, sweep={"encoder": ["small", "large"]}, resources=resources)
     assert [(job.variants, job.label) for job in jobs] == [
-        (("encoder=small",), "ce"), (("encoder=large",), "ce"), (("encoder=small",), "dimp"), (("encoder=large",), "dimp"),
+        (("encoder=small",), "ce"), (("encoder=large",), "ce"),
+        (("encoder=small",), "dimp"), (("encoder=large",), "dimp"),
     ]  # fmt: skip
     assert {job.trial.encoder: (job.resources.gpus, job.trial.threads, job.trial.device) for job in jobs} == {
         "small": (0.25, 1, "cuda"), "large": (1.0, 4, "cuda"),
