@@ -76,7 +76,7 @@ def status(
         while True:
             found = list(read(experiment, paths))
             live.update(show(found), refresh=True)
-            if all(one.ended is not None for one in found):
+            if not any(one.live for one in found):
                 return
             time.sleep(REFRESH)
 
@@ -103,7 +103,7 @@ def stop(
     name = experiment_name(experiment)
     parent = find_parent(name, ledger)
     current = read_status(name, parent, ledger.trials(KEYS), ledger, time.time())
-    if current.ended is not None:
+    if not current.live:
         raise UserError(f"nothing to stop: the last run of {name!r} {driver_text(current)}")
     ledger.set_tags(parent.run, {STOP: Stop.NOW if now else Stop.AFTER_RUNNING})
     running = "1 running trial" if current.running == 1 else f"{current.running} running trials"
@@ -161,7 +161,7 @@ def overview(statuses: list[Status]) -> RenderableType:
         table.add_column(name, justify="right")
     for one in statuses:
         counts = (one.running, one.waiting, one.failed, one.interrupted)
-        left = "" if one.ended is not None else duration_text(one.seconds_left)
+        left = duration_text(one.seconds_left) if one.live else ""
         table.add_row(
             escape(one.experiment), Text(driver_text(one, short=True), COLORS.get(one.state, "")),
             f"{one.done} of {one.planned}", *(str(count or "") for count in counts), left,
@@ -180,7 +180,7 @@ def detail(one: Status, price: float | None = None) -> RenderableType:
     counts += [f"{one.interrupted} interrupted"] if one.interrupted else []
     head = Text.assemble((one.experiment, "bold"), ": ", (driver_text(one), COLORS.get(one.state, "")))
     parts: list[RenderableType] = [head, Text(" · ".join(counts))]
-    if one.ended is None:
+    if one.live:
         parts.append(Text(_pace(one)))
     return Group(*parts, Text(_cost(one, price)), *_trials(one))
 
@@ -192,12 +192,13 @@ def driver_text(one: Status, short: bool = False) -> str:
     if one.state == "silent":
         text = f"the driver has not been heard of for {duration_text(one.driver_silence)}"
         return text if short else f"{text}: it was killed, or cannot reach the ledger"
-    if one.ended is None:
+    if one.live:
         text = f"running since {clock(one.began)}" + (", a stop is requested" if one.state == "stopping" else "")
         return text if short else f"{text}; the driver was heard of {duration_text(one.driver_silence)} ago"
+    when = "" if one.ended is None else f" {clock(one.ended)}"
     if one.state == "failed":
-        return f"ended {clock(one.ended)}" + ("" if short else ", with failed trials")
-    return f"{one.state} {clock(one.ended)}"
+        return f"ended{when}" + ("" if short else ", with failed trials")
+    return f"{one.state}{when}"
 
 
 def clock(milliseconds: int) -> str:

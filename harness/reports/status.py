@@ -90,6 +90,11 @@ class Status:
     running_trials: list[RunningTrial] = field(default_factory=list)
     failed_trials: list[FailedTrial] = field(default_factory=list)
 
+    @property
+    def live(self) -> bool:
+        """Whether its driver has not ended, as far as the ledger knows."""
+        return self.state in ("running", "stopping", "silent")
+
 
 def read_status(name: str, parent: Entry, entries: Mapping[str, Entry], reader: Reader, now: float) -> Status:
     """The status of an experiment.
