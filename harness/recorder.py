@@ -12,7 +12,7 @@ from harness.config.sources import SOURCES
 from harness.data.selection import select, select_scored
 from harness.data.split import Split
 from harness.ledger.artifacts import Predictions, Scores, Weights, best_epoch
-from harness.ledger.attempts import Outcome
+from harness.ledger.attempts import Outcome, parquet
 from harness.ledger.entries import Entry
 from harness.methods import methods
 from harness.planning.plan import Plan
@@ -71,7 +71,7 @@ class Recorder:
     ) -> None:
         from harness.ledger.writer import Writer
 
-        self.plan, self.store, self.ledger, self.console, self.already = plan, store, ledger, console, already
+        self.plan, self.store, self.console, self.already = plan, store, console, already
         self.errors: dict[str, str] = {}
         self.ended: set[str] = set()
         self.restarts = 0
@@ -102,7 +102,7 @@ class Recorder:
             self._writer.end(job.trial.id, lambda: self._outcome(job))
         else:  # recorded earlier: only its scores are new
             splits, run = self.plan.splits[job.trial.task.name], self.already[job.trial.id].run
-            self.ledger.attach(run, score_frames(job, splits, self.store))
+            self._writer.attach(job, run, lambda: parquet(score_frames(job, splits, self.store)))
         self.ended.add(job.trial.id)
         self.console.finished(job, self._last.pop(job.trial.id))
 

@@ -11,6 +11,7 @@ from rich.progress import Progress as Bar
 
 from harness.planning.trials import Job, describe
 
+AT_ONCE = 0.5  # seconds
 QUIET_SECONDS = 30.0  # minimum time between lines about the progress, without a terminal
 
 
@@ -102,6 +103,8 @@ class Progress:
     def _end(self, job: Job, text: str, style: str) -> None:
         took = self._clock() - self._started.pop(job.trial.id, self._clock())
         self._share[job.trial.id] = 1.0
+        if took < AT_ONCE:  # its result was in the store already: that says nothing of the time of the others
+            self._weights[job.trial.id] = 0.0
         self._ended += 1
         left = self._left() if self._ended < self._count else f"all done in {duration(self._clock() - self._start)}"
         width = len(str(self._count))

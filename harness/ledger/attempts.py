@@ -71,6 +71,7 @@ class Part:
         started: milliseconds since the epoch.
         run: the MLflow run id; "" in the first part.
         entries: evaluations, each with its time in milliseconds since the epoch.
+        files: further artifacts, by their path.
         outcome: in the last part.
         repeated: True if writing this part was tried before.
     """
@@ -80,6 +81,7 @@ class Part:
     started: int = field(default_factory=now)
     run: str = ""
     entries: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
     outcome: Outcome | None = None
     repeated: bool = False
 

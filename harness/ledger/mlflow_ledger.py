@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -24,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness.errors import UserError
 from harness.files import write_atomically
-from harness.ledger.attempts import Part, now, parquet
+from harness.ledger.attempts import Part, now
 from harness.ledger.entries import EVALUATIONS, EXPERIMENT, KIND, TRIAL, Entry, best_entries, is_local, local_artifact
 from harness.ledger.mlflow_pages import shared_views, without_password
 from harness.planning.trials import Job, describe
@@ -153,7 +152,7 @@ class Ledger:
         """
         metrics = [Metric(k, float(v), at, int(e["epoch"])) for at, e in part.entries for k, v in e.items()]
         metrics = [metric for metric in metrics if metric.key != "epoch"]
-        tags, files, outcome = {}, {}, part.outcome
+        tags, files, outcome = {}, dict(part.files), part.outcome
         run, params = part.run, []
         if not run:
             run = self._create(part)
@@ -180,11 +179,6 @@ class Ledger:
         if isinstance(error, MlflowException):
             return error.error_code in _LATER
         return isinstance(error, OSError) or type(error).__module__ != "builtins"  # artifact stores have their own
-
-    def attach(self, run: str, frames: Mapping[str, pd.DataFrame]) -> None:
-        """Adds tables, by file name, to a finished trial."""
-        if frames:
-            self._upload(run, parquet(frames))
 
     def replace_files(self, entry: Entry, folder: str, files: Mapping[str, bytes]) -> None:
         """Writes artifacts into a folder of a run, then removes all others from it.

@@ -40,6 +40,7 @@ class _Attempt:
     def __init__(self, part: Part) -> None:
         self.part = part
         self.outcome: Callable[[], Outcome] | None = None
+        self.files: Callable[[], Mapping[str, bytes]] | None = None
         self.since = time.monotonic()
 
 
@@ -94,6 +95,13 @@ class Writer:
         with self._changed:
             attempt = self._open.pop(trial)
             attempt.outcome = outcome
+            self._put(attempt)
+
+    def attach(self, job: Job, run: str, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """Adds artifacts, by their path, to the MLflow run of a finished trial; ``files`` is called in the thread."""
+        with self._changed:
+            attempt = _Attempt(Part(job, run=run))
+            attempt.files = files
             self._put(attempt)
 
     def has_begun(self, trial: str) -> bool:
@@ -159,6 +167,8 @@ class Writer:
         with self._changed:
             part, outcome = attempt.part, attempt.outcome
             attempt.part = replace(part, entries=())
+        if attempt.files is not None:
+            part = replace(part, files=attempt.files())
         if outcome is not None:
             part = replace(part, outcome=outcome())
             if part.outcome is not None and part.outcome.status == "FAILED":

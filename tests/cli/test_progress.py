@@ -61,6 +61,20 @@ def test_the_remaining_time_follows_from_the_work_done(shown):
     assert "[2/2] t · generated · ce · seed 0: FAILED: last line (0 s; all done in 40 s)" in text.getvalue()
 
 
+def test_results_that_were_in_the_store_say_nothing_of_the_time_left(shown):
+    progress, clock, _ = shown
+    jobs = [job(str(number)) for number in range(10)]
+    progress.begin(jobs, 1, lambda j: 100.0)
+    for stored in jobs[:8]:
+        progress.started(stored)
+        progress.finished(stored, {"test_accuracy": 0.5, "test_f1": 0.25})
+    assert progress.remaining() is None, "nothing has been computed yet"
+    progress.started(jobs[8])
+    clock.now = 20.0
+    progress.finished(jobs[8], {"test_accuracy": 0.5, "test_f1": 0.25})
+    assert progress.remaining() == pytest.approx(20.0)
+
+
 def test_durations_as_text():
     texts = [duration(seconds) for seconds in (0.2, 42, 99, 100, 3599, 7800)]
     assert texts == ["0 s", "42 s", "99 s", "2 min", "1 h 0 min", "2 h 10 min"]

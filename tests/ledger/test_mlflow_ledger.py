@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from harness.config.experiment import MethodChoice, Training
 from harness.errors import UserError
-from harness.ledger.attempts import Outcome, Part
+from harness.ledger.attempts import Outcome, Part, parquet
 from harness.ledger.entries import Entry, SqliteReader, finished
 from harness.ledger.mlflow_ledger import Ledger
 from harness.ledger.report_artifacts import attach_report
@@ -306,7 +306,7 @@ def test_a_metric_of_earlier_runs_of_the_experiment_can_be_added_to(ledger: Ledg
 def test_more_tables_for_a_finished_trial(ledger: Ledger) -> None:
     run = begin(ledger, job())
     finish(ledger, run)
-    ledger.attach(run.run, {"scores_abc.parquet": FRAME})
+    ledger.write(replace(run, files=parquet({"scores_abc.parquet": FRAME})))
     assert ledger.artifact(ledger.trials()[job().trial.id], "scores_abc.parquet") is not None
 
 

@@ -148,3 +148,11 @@ def test_an_outcome_that_turns_out_to_be_a_failure_is_told() -> None:
     made.trial(job(), lambda: Outcome.failed("no result in the store"))
     made.writer.drain()
     assert made.failures == [(job().trial.id, "no result in the store")]
+
+
+def test_files_are_added_to_a_finished_trial() -> None:
+    made = Made(delay=30.0)
+    made.writer.attach(job(), "run-7", lambda: {"scores.parquet": b"1"})
+    made.writer.drain()
+    (part,) = made.ledger.parts
+    assert (part.run, part.files, part.outcome) == ("run-7", {"scores.parquet": b"1"}, None)
