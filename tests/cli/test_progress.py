@@ -61,6 +61,13 @@ def test_the_remaining_time_follows_from_the_work_done(shown):
     assert "[2/2] t · generated · ce · seed 0: FAILED: last line (0 s; all done in 40 s)" in text.getvalue()
 
 
+def test_a_cluster_without_room_yet_and_a_note(shown):
+    progress, _, text = shown
+    progress.begin([job("one")], 0, lambda j: 1.0)
+    progress.note("[a note]")
+    assert text.getvalue() == "1 trial to run, as soon as the autoscaler has added a node\n[a note]\n"
+
+
 def test_durations_as_text():
     texts = [duration(seconds) for seconds in (0.2, 42, 99, 100, 3599, 7800)]
     assert texts == ["0 s", "42 s", "99 s", "2 min", "1 h 0 min", "2 h 10 min"]
