@@ -41,7 +41,7 @@ class Progress:
         self._start = self._last_line = self._clock()
         self._weights = {job.trial.id: work(job) for job in jobs}
         self._count = len(jobs)
-        when = f"{min(slots, len(jobs))} at a time" if slots else "as soon as the autoscaler has added a node for them"
+        when = f"{min(slots, len(jobs))} at a time" if slots else "as soon as the autoscaler has added a node"
         self._console.print(f"{len(jobs)} trial{'s' * (len(jobs) != 1)} to run, {when}")
         if self._console.is_terminal:
             columns = (BarColumn(None), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from ray._private.services import canonicalize_bootstrap_address, find_node_ids
 
 from harness.cluster import authentication
 from harness.cluster.autoscaler import is_autoscaling
+from harness.cluster.head_watch import head_watch, open_connection
 from harness.cluster.nodes import Cluster, Node, alive_nodes
 from harness.cluster.ray_messages import ray_messages
 from harness.errors import UserError
@@ -36,7 +36,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-CONNECT_SECONDS = 5.0  # to open a connection to the head
 CHECK_SECONDS = 120.0  # for all nodes to read and write the store; a node's first process imports everything
 _on_disconnect = ExitStack()
 
@@ -58,22 +57,25 @@ def connect(address: str | None, home: Path) -> Cluster:
     log = home / "logs" / f"ray-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     _on_disconnect.enter_context(ray_messages(log))
     _on_disconnect.enter_context(authentication.restored())
+    _on_disconnect.callback(ray.shutdown)
     address = address or os.environ.get("RAY_ADDRESS") or None
     try:
         if address is None:
             _start()
-            return Cluster(None, alive_nodes(), log=log)
-        head = resolve(address)
-        recommendation = _join(head, log)
-        return Cluster(head, alive_nodes(), is_autoscaling(head), recommendation, log)
+            cluster = Cluster(None, alive_nodes(), log=log)
+        else:
+            head = resolve(address)
+            recommendation = _join(head, log)
+            cluster = Cluster(head, alive_nodes(), is_autoscaling(head), recommendation, log)
+        _on_disconnect.enter_context(head_watch(ray.get_runtime_context().gcs_address, log))
     except BaseException:
         disconnect()
         raise
+    return cluster
 
 
 def disconnect() -> None:
     """Disconnects from the cluster, and ends a Ray that ``connect`` started."""
-    ray.shutdown()
     _on_disconnect.close()
 
 
@@ -119,9 +121,8 @@ def _start() -> None:
 
 def _join(head: str, log: Path) -> str:
     """Joins the cluster; a recommendation for the user, or an empty string."""
-    host, _, port = head.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        open_connection(head)
     except (OSError, ValueError, OverflowError) as error:
         raise UserError(
             f"no Ray cluster at {head!r}: {error}. Is it running (`ray start --head`), are host and port right (6379 "

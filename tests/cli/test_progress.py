@@ -75,6 +75,13 @@ def test_results_that_were_in_the_store_say_nothing_of_the_time_left(shown):
     assert progress.remaining() == pytest.approx(20.0)
 
 
+def test_a_cluster_without_room_yet_and_a_note(shown):
+    progress, _, text = shown
+    progress.begin([job("one")], 0, lambda j: 1.0)
+    progress.note("[a note]")
+    assert text.getvalue() == "1 trial to run, as soon as the autoscaler has added a node\n[a note]\n"
+
+
 def test_durations_as_text():
     texts = [duration(seconds) for seconds in (0.2, 42, 99, 100, 3599, 7800)]
     assert texts == ["0 s", "42 s", "99 s", "2 min", "1 h 0 min", "2 h 10 min"]

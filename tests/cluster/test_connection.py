@@ -79,7 +79,7 @@ def test_other_versions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_is_not_a_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(socket, "create_connection", lambda address, timeout: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(connection, "open_connection", lambda address: None)
     monkeypatch.setattr(authentication, "ask", lambda head: Answer(nodes=frozenset({"a", "b"})))
     monkeypatch.setattr(connection, "find_node_ids", lambda: ["c"])
     with pytest.raises(
