@@ -109,7 +109,6 @@ def _execute(
     ledger.open(plan.experiment.name, provenance(plan.experiment.description, command), files)
     recorder = Recorder(plan, store, ledger, console, {id_: entries[id_] for id_ in finished_ids})
     signals = Signals(ledger, ledger.parent)
-    signals = Signals(ledger, ledger.parent)
     status, stopped = "KILLED", ""
     try:
         if todo:

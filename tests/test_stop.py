@@ -38,9 +38,11 @@ def test_a_stop_reaches_the_driver_and_the_next_run_forgets_it(
 
     def run(todo: list[Job], *others: Any) -> None:
         """Starts the first trial, then `harness stop` is called."""
-        recorder, signals = others[-2:]
+        recorder, signals, _ = others[-3:]
         assert isinstance(signals, Signals)
         recorder.started(todo[0])
+        while "RUNNING" not in statuses():  # the ledger is written by a thread of its own
+            time.sleep(0.05)
         seen.append(parent().tags[STOP])
         seen.append(command("stop", "small", *words))
         seen.append(command("status", "small"))

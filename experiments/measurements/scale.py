@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
 
-    out = Console(highlight=False)
+    out = Console(highlight=False, width=160)
     report: dict[str, Any] = {
         "seconds_per_trial": args.seconds, "ledger": "server" if args.server else "sqlite", "cpus": os.cpu_count(),
         "python": platform.python_version(), "ray": version("ray"), "mlflow": version("mlflow"),
