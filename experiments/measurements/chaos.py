@@ -128,6 +128,7 @@ class Scene:
                 "--workers", "1",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # else it starts seven more processes
         )  # fmt: skip
         wait(lambda: answers(port), 300, "the MLflow server")
         self.proxy = Proxy(port)

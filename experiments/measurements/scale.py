@@ -118,6 +118,7 @@ def server(folder: Path) -> Iterator[str]:
             "--workers", "2",
         ],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # else it starts seven more processes
     )  # fmt: skip
     try:
         from urllib.request import urlopen
