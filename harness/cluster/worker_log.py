@@ -76,6 +76,8 @@ def _cause(message: str, log: str) -> str:
         return "ended by Ray because its node ran low on memory"
     if "node has died" in message or "preempted" in message:
         return "its node was lost"
+    if "owner has died" in message:  # the processes of a group belong to the one that started them
+        return "the process that had started it was lost"
     if crash := re.search(r"\*\*\* (SIG\w+) received", log):
         return f"crashed with {crash[1]}"
     if code := re.search(r"exit code (\d+)", message):

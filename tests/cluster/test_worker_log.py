@@ -39,6 +39,7 @@ def errors(folder: Path, *messages: str) -> str:
         (WORKER + "Worker exits with an exit code 1. The process receives a SIGTERM.", "ended by SIGTERM"),
         (WORKER + "1 worker(s) were killed due to the node running low on memory. x", "its node ran low on memory"),
         ("The actor died because its node has died. Node Id: 12", "its node was lost"),
+        ("The actor is dead because its owner has died. Owner Id: 02", "the process that had started it was lost"),
         ("The actor is dead because it was killed by `ray.kill`.", "The actor is dead because it was killed by `ray"),
     ],
 )  # fmt: skip
