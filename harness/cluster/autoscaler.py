@@ -29,8 +29,8 @@ def is_autoscaling(head: str) -> bool:
 
 def _node_types(status: dict[str, Any]) -> set[str]:
     report = status.get("autoscaler_report") or {}
-    types = set(report.get("active_nodes") or {}) | set(report.get("idle_nodes") or {})
-    return types | set(report.get("pending_launches") or {})
+    types = set((report.get("node_type_mapping") or {}).values())  # active_nodes may lack a head that runs no trials
+    return types.union(report.get("active_nodes") or {}, report.get("pending_launches") or {})
 
 
 def _is_managed(node_type: str) -> bool:

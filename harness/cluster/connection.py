@@ -115,7 +115,7 @@ def _start() -> None:
     try:
         # "local": without an address Ray would join whatever `ray start` has left on this machine
         ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=128 * 2**20, **QUIET)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises bare ones: of a raylet that needs too long on a busy machine, for one
         raise UserError(f"Ray does not start on this machine: {error}") from None
 
 
@@ -137,7 +137,7 @@ def _join(head: str, log: Path) -> str:
         )
     try:
         ray.init(address=head, **QUIET)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
         raise UserError(f"the Ray cluster at {head} cannot be joined: {error}. Details: {log}") from None
     return "" if os.environ[authentication.MODE] == "token" else authentication.RECOMMENDATION
 
