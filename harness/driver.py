@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -153,6 +154,7 @@ def _execute(
             recorder.failed(job, "the trial ended without reporting a result; see Ray's log")
         status = "FAILED" if recorder.errors else "FINISHED"
     except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # a query that an interrupt left open would lock a SQLite ledger
         ledger.abandon("interrupted: the run was stopped")
         if isinstance(error, KeyboardInterrupt | RunStoppedError) and signals.stop_requested():
             count = len(todo) - len(recorder.ended)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,37 @@ def test_a_stop_reaches_the_driver_and_the_next_run_forgets_it(
     assert seen[3] == "", "the first request is forgotten"
     assert "it ends now, with 1 running trial" in seen[4]
     assert (statuses(), parent().status) == (["KILLED"], "KILLED")
+
+
+def test_an_interrupt_closes_the_query_that_it_hit(
+    experiment_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cursor of a query that was not read to its end keeps a SQLite ledger locked as long as it lives."""
+    cursors: list[weakref.ref[Cursor]] = []
+    closed: list[bool] = []
+
+    class Cursor:
+        """As a local variable of the interrupted function keeps it."""
+
+    class Unwritten:
+        """A ledger that writes nothing."""
+
+        parent = "run"
+
+        def abandon(self, why: str) -> None:
+            closed.append(cursors[0]() is None)
+
+        def __getattr__(self, name: str) -> Callable[..., float]:
+            return lambda *_: 0.0
+
+    def run(*_: object) -> None:
+        cursor = Cursor()
+        cursors.append(weakref.ref(cursor))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "_run", run)
+    monkeypatch.setattr("harness.ledger.mlflow_ledger.Ledger", lambda uri, home: Unwritten())
+    plan = make(load(experiment_file(grid=[{"source": "generated", "methods": ["ce"]}]), ()), None)
+    with pytest.raises(KeyboardInterrupt):
+        driver.execute(plan, Paths.at(tmp_path), None, "harness run", Progress(Console(file=io.StringIO())))
+    assert closed == [True]
