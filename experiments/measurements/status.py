@@ -61,8 +61,9 @@ def insert(connection: sqlite3.Connection, job: Job, status: str, experiment: st
     """Writes the run of a trial."""
     run, ended = uuid.uuid4().hex, None if status == "RUNNING" else now - 1000
     connection.execute(
-        "INSERT INTO runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, artifact_uri, experiment_id) "
-        "VALUES (?, '', ?, ?, ?, 'active', '', ?)", (run, status, now - 60_000, ended, experiment),
+        "INSERT INTO runs (run_uuid, name, user_id, source_type, status, start_time, end_time, lifecycle_stage, "
+        "artifact_uri, experiment_id) VALUES (?, '', '', 'UNKNOWN', ?, ?, ?, 'active', '', ?)",
+        (run, status, now - 60_000, ended, experiment),
     )  # fmt: skip
     tags = {"harness.kind": "trial", "harness.trial": job.trial.id, "mlflow.runName": describe(job), "evaluations": "5"}
     tags |= dict.fromkeys(OTHER_TAGS, "some text of a usual length") | ({"error": "NaN"} if status == "FAILED" else {})
