@@ -11,6 +11,7 @@ from harness.checkers.scores import load_scores
 from harness.config.sources import SOURCES
 from harness.data.selection import select, select_scored
 from harness.data.split import Split
+from harness.errors import StoreError, TrialError
 from harness.ledger.artifacts import Predictions, Scores, Weights, best_epoch
 from harness.ledger.attempts import Outcome, parquet
 from harness.ledger.entries import Entry
@@ -129,7 +130,7 @@ class Recorder:
         """Writes everything that is not written; trials that have not ended are recorded as interrupted.
 
         Raises:
-            UserError: the ledger has refused something.
+            UserError: something could not be recorded.
         """
         for trial in self._writer.begun():
             self._writer.end(trial, lambda: Outcome.interrupted(why))
@@ -139,11 +140,15 @@ class Recorder:
         """The result of a trial, from the store."""
         from harness.training.trial_result import load_result
 
-        result = load_result(job.trial, self.store)
-        if result is None:
-            return Outcome.failed(f"no result in the store {self.store.root}; check that all workers use this store")
         splits = self.plan.splits[job.trial.task.name]
-        frames = result_frames(job, result, splits) | score_frames(job, splits, self.store)
+        try:
+            result = load_result(job.trial, self.store)
+            if result is None:
+                place = self.store.root
+                return Outcome.failed(f"no result in the store {place}; check that all workers use this store")
+            frames = result_frames(job, result, splits) | score_frames(job, splits, self.store)
+        except (StoreError, TrialError) as error:  # the next run reads the result again and does not train
+            return Outcome.failed(str(error))
         return Outcome.finished(result.runtime, result.environment, result.history, frames)
 
     def _note(self, job: Job, error: str) -> None:

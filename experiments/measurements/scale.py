@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from mlflow_server import free_port, start_server
 from rich.console import Console
 from rich.table import Table
 
@@ -110,25 +111,9 @@ class Curve:
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
     """An MLflow server on this machine; its address."""
-    port = 5731
-    process = psutil.Popen(
-        [
-            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}",
-            "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port),
-            "--workers", "2",
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # else it starts seven more processes
-    )  # fmt: skip
+    port = free_port()
+    process = start_server(folder, port, workers=2)
     try:
-        from urllib.request import urlopen
-
-        for _ in range(600):
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
         for one in [*process.children(recursive=True), process]:

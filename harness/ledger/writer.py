@@ -75,7 +75,7 @@ class Writer:
         """A trial starts. Waits while too much is not written yet.
 
         Raises:
-            UserError: the ledger has refused something.
+            UserError: something could not be recorded.
         """
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < self._limit or self._error is not None)
@@ -116,7 +116,7 @@ class Writer:
         """Writes everything, then ends the thread.
 
         Raises:
-            UserError: the ledger has refused something.
+            UserError: something could not be recorded.
         """
         with self._changed:
             self._closing = True
@@ -135,7 +135,7 @@ class Writer:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise UserError(f"the ledger has refused a trial: {self._error}") from self._error
+            raise UserError(f"a trial could not be recorded: {self._error}") from self._error
 
     def _work(self) -> None:
         try:

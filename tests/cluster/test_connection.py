@@ -177,6 +177,7 @@ class FakeRay:
 
     def __init__(self, roots: dict[str, str | Exception | None]) -> None:
         self.roots = roots
+        self.asked: list[str] = []
         strategy = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda id_, soft: (id_, soft))
         self.util = SimpleNamespace(scheduling_strategies=strategy)
 
@@ -189,6 +190,7 @@ class FakeRay:
             assert not soft, "a soft affinity could ask another node"
 
             def call(root: str, folder: str, node: str) -> tuple[str, object]:
+                self.asked.append(id_)
                 there = self.roots[id_]
                 return node, pass_back(there, folder, node) if isinstance(there, str) else there
 
@@ -206,7 +208,8 @@ class FakeRay:
         return reference[1]
 
 
-def check(roots: dict[str, str | Exception | None], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(roots: dict[str, str | Exception | None], store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Checks a store; the nodes that were asked."""
     fake = FakeRay(roots)
     monkeypatch.setattr(connection, "ray", fake)
     monkeypatch.setattr("harness.cluster.nodes.ray", fake)
@@ -216,12 +219,14 @@ def check(roots: dict[str, str | Exception | None], store: Store, monkeypatch: p
     finally:
         left = list(Path(store.root).iterdir()) if store.local else []
         assert left == [], "what was written for the check is removed"
+    return fake.asked
 
 
 def test_a_store_that_all_nodes_share_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tmp_path / "store")
-    check({"1": root, "2": root}, Store(root), monkeypatch)
-    check({"1": "memory://shared", "2": "memory://shared"}, Store("memory://shared"), monkeypatch)
+    assert check({"1": root, "2": root}, Store(root), monkeypatch) == ["1", "2"]
+    shared = "memory://shared"
+    assert check({"1": shared, "2": shared}, Store(shared), monkeypatch) == ["1", "2"]
 
 
 def test_another_folder_at_the_same_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,9 +137,9 @@ def test_a_refusal_ends_the_run_with_its_reason() -> None:
     made = Made()
     made.ledger.refuses = True
     made.writer.begin(job(0))
-    with pytest.raises(UserError, match="has refused a trial: no such experiment"):
+    with pytest.raises(UserError, match="could not be recorded: no such experiment"):
         made.writer.drain()
-    with pytest.raises(UserError, match="has refused"):
+    with pytest.raises(UserError, match="could not be recorded"):
         made.writer.begin(job(1))
 
 
