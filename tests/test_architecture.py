@@ -33,6 +33,7 @@ LAYERS = (
     ("cluster", "reports"),
     ("recorder",),
     ("driver", "archive"),
+    ("weigh",),
     ("testing", "cli"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

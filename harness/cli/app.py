@@ -34,6 +34,7 @@ from harness.cli.options import (  # noqa: E402
     TrackingUri,
 )
 from harness.cli.status import status, stop  # noqa: E402
+from harness.cli.weigh import weigh  # noqa: E402
 from harness.errors import RunStoppedError, UserError  # noqa: E402
 from harness.paths import Paths  # noqa: E402
 
@@ -52,6 +53,7 @@ app.add_typer(listing, name="list")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
+app.command()(weigh)
 app.command()(generate)
 data = typer.Typer(help="Look at the data before training on it.", no_args_is_help=True)
 app.add_typer(data, name="data")

@@ -240,11 +240,16 @@ def mlflow_address(name: str, paths: Paths) -> str | None:
 def farewell(summary: Summary, report: Path, written: bool, pages: str, out: Console) -> None:
     """Prints the result of a run, the path of the report, and where MLflow is (``pages``: an address or a command)."""
     out.print(f"{summary.finished} trials run, {summary.reused} done before, {len(summary.failed)} failed.")
+    farewell_failed(summary, out)
+    note = "" if written else " (unchanged)"
+    out.print(f"All reports: {(report.parent.parent / 'index.html').resolve()}", soft_wrap=True, markup=False)
+    out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {pages}", soft_wrap=True, markup=False)
+
+
+def farewell_failed(summary: Summary, out: Console) -> None:
+    """Prints which trials failed, and why a run stopped before its end."""
     for name, error in summary.failed.items():
         out.print(f"  failed: {name}: {error.splitlines()[-1]}", style="red", markup=False, soft_wrap=True)
     if summary.stopped:
         left = f"{summary.left} trials were not started; once it is mended, the same command goes on."
         out.print(f"Stopped: {summary.stopped} {left}", style="red", markup=False, soft_wrap=True)
-    note = "" if written else " (unchanged)"
-    out.print(f"All reports: {(report.parent.parent / 'index.html').resolve()}", soft_wrap=True, markup=False)
-    out.print(f"Report: {report.resolve()}{note}  ·  MLflow: {pages}", soft_wrap=True, markup=False)

@@ -50,7 +50,7 @@ def read(source: DataSource, name: str, benchmark: Benchmark) -> Split:
     text = source.text or benchmark.text
     columns = (text,) if isinstance(text, str) else text
     label_column = source.label or benchmark.label
-    where, records, names = _open(source)
+    where, records, names = open_source(source)
     classes = _classes(benchmark.labels, names, where)
     ids: dict[str, str] = {}
     texts: list[tuple[str, ...]] = []
@@ -58,9 +58,9 @@ def read(source: DataSource, name: str, benchmark: Benchmark) -> Split:
     for position, record in records:
         row = f"{where}, {position}"
         allow_empty = "drop_empty" in source.clean
-        texts.append(tuple(_text(_column(record, column, row), column, row, allow_empty) for column in columns))
-        labels.append(_label(_column(record, label_column, row), classes, benchmark.labels, row))
-        id_ = _id(name, _column(record, source.id, row) if source.id else position.split()[-1])
+        texts.append(tuple(text_of(column_of(record, column, row), column, row, allow_empty) for column in columns))
+        labels.append(_label(column_of(record, label_column, row), classes, benchmark.labels, row))
+        id_ = _id(name, column_of(record, source.id, row) if source.id else position.split()[-1])
         if id_ in ids:
             raise UserError(f"{row}: expected unique ids, found {id_!r} also in {ids[id_]}.")
         ids[id_] = position
@@ -185,8 +185,12 @@ def _module_folder(module: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
 
 
-def _open(source: DataSource) -> tuple[str, Iterable[Record], list[str] | None]:
-    """The source's name in messages, its records, and the label names of the hub (None for files)."""
+def open_source(source: DataSource) -> tuple[str, Iterable[Record], list[str] | None]:
+    """The source's name in messages, its records, and the label names of the hub (None for files).
+
+    Raises:
+        UserError: the source is missing or cannot be read; for a file, while its records are read.
+    """
     path = mirrored(source)
     if source.hub and path is None:
         return _hub(source)
@@ -284,13 +288,23 @@ def _classes(labels: tuple[str, ...], names: list[str] | None, where: str) -> di
     return classes
 
 
-def _column(record: dict[str, Any], column: str, where: str) -> Any:
+def column_of(record: dict[str, Any], column: str, where: str) -> Any:
+    """A record's value in a column.
+
+    Raises:
+        UserError: it has no such column.
+    """
     if column not in record:
         raise unknown("column", column, record, where)
     return record[column]
 
 
-def _text(value: Any, column: str, where: str, allow_empty: bool) -> str:
+def text_of(value: Any, column: str, where: str, allow_empty: bool) -> str:
+    """A value that must be a text.
+
+    Raises:
+        UserError: it is none, or it is empty without ``allow_empty``.
+    """
     if not isinstance(value, str):
         raise UserError(f"{where}: {column!r}: expected text, found {value!r}.")
     if not value.strip() and not allow_empty:

@@ -133,6 +133,8 @@ class Job(FrozenModel):
     """The rows that it scores as a checker: joined names of splits -> split -> digest."""
     calibrated: tuple[str, ...] = ()
     """The keys of ``scores`` of which calibrated scores are wanted too."""
+    keep_model: bool = False
+    """Whether the trained model is kept in the store."""
     resources: Resources = Resources()
     """What it runs with; threads, workers and device are part of the trial."""
 

@@ -73,7 +73,7 @@ def _load(kind: Any, encoder: str, attention: str, layers: int | None, **options
             raise TrialError(f"the encoder {encoder!r} has {known} layers: expected at most as many, found {layers}")
         options["num_hidden_layers"] = layers  # the weights of the other layers are not loaded
     try:
-        with _quiet():
+        with quiet():
             model: nn.Module = kind.from_pretrained(path, attn_implementation=attention, dtype=torch.float32, **options)
     except ValueError as error:
         if "attn_implementation" not in str(error):
@@ -130,7 +130,7 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """Hides the progress bar and the report of missing head weights: a new head is expected."""
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -29,6 +29,7 @@ from harness.training.classifier import load_tokenizer, make_classifier
 from harness.training.embeddings import embed
 from harness.training.evaluation import FloatArray, label_metrics, predict
 from harness.training.inner_training import InnerTrainingRun
+from harness.training.kept_model import check, is_kept, keep
 from harness.training.loop import Inputs, Loop, LoopCheckpoint, Outcome, Report
 from harness.training.memory import peak_memory_mb, release_memory, reset_peak_memory
 from harness.training.process_group import ProcessGroup
@@ -67,8 +68,9 @@ def run(job: Job, store: Store, report: Report) -> TrialResult:
 
 
 def _stored(job: Job, store: Store) -> TrialResult | None:
-    """The stored result of a trial; None also if scores are missing that it has to compute as a checker."""
-    if not (store.has("trials", job.trial.id) and scores_exist(job.trial.id, job.scores.values(), store)):
+    """The stored result of a trial; None also if scores or a model are missing that it has to store beside it."""
+    complete = scores_exist(job.trial.id, job.scores.values(), store)
+    if not (store.has("trials", job.trial.id) and complete) or (job.keep_model and not is_kept(job.trial, store)):
         return None
     return load_result(job.trial, store)
 
@@ -131,6 +133,8 @@ def _fine_tune(
     job: Job, method: AnyMethod, store: Store, report: Report, group: ProcessGroup, saved: Saved | None
 ) -> TrialResult:
     trial = job.trial
+    if job.keep_model:
+        check(trial)
     timer = PhaseTimer(group.device)
     checkpoint = TrialCheckpoint(job, method, store, group, timer, saved)
     with timer.phase(Phase.LOAD):
@@ -156,6 +160,8 @@ def _fine_tune(
     for digests in job.scores.values():
         with timer.phase(Phase.SCORE):
             _score(trial, model, vocabulary, outcomes, digests, store, group)
+    if job.keep_model and group.first:
+        keep(trial, model, store)
     rows_trained = sum(outcome.rows_trained for outcome in outcomes)
     runtime = timer.runtime()
     runtime |= {"rows_per_second": rows_trained / timer.seconds[Phase.TRAIN]} | peak_memory_mb(group.device)

@@ -1,0 +1,362 @@
+"""Is the answer of `harness weigh` right? Simulated users, with a large labeled set as judge.
+
+A user has human rows drawn from a benchmark, and its generated rows: as they are, with 40 % of the labels flipped, or
+with half of the texts off topic. `harness weigh` answers without a test set. Then every way to train is trained on all
+of the user's rows and judged on the benchmark's test split, which no user has seen:
+
+- regret: accuracy of the best way minus that of the recommended one, in points; also of the fixed policies (always
+  human rows alone, always both, always DIMP, always confident learning)
+- harm: share of the users who are told to use their written rows although that costs a point or more
+- worth: whether the interval contains the number of human rows that really reaches the accuracy, by training on more
+- suspicious rows: AUROC and precision at 50 of flipped labels, against scores that need no human rows (cleanlab)
+
+Users are independent of one another; finished ones are kept, so the same command continues. Reduced here: the encoder
+is cut to its first layers (--layers), so that twenty users are hours and not days. Needs cleanlab (extra `test`).
+
+    python experiments/measurements/weigh.py --users 20 --home FOLDER --json results/runtime/weigh.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from harness import driver
+from harness.cli.progress import Progress
+from harness.config.benchmark import Benchmark, CorruptedSplit
+from harness.data.benchmarks import load, resolve
+from harness.data.corruptions import corrupt
+from harness.data.split import Split, concatenate
+from harness.files import write_atomically
+from harness.paths import Paths
+from harness.seeds import generator
+from harness.store import Store
+from harness.weigh.candidates import CANDIDATES, NULL, Candidate
+from harness.weigh.checks import find_duplicates
+from harness.weigh.folds import write_benchmark
+from harness.weigh.lengths import FIRST_SEED
+from harness.weigh.reading import read
+from harness.weigh.rounds import Run, outcomes, plan_round
+from harness.weigh.session import Answer, Session
+from harness.weigh.settings import WeighSettings, from_files
+from harness.weigh.suspicion import doubt
+from harness.weigh.worth import rows_for
+
+BENCHMARKS = ("financial", "tweet_irony", "mrpc", "tweet_sentiment")
+SIZES = (100, 300)
+KINDS = ("as they are", "40 % flipped", "half off topic")
+CONFIDENT = Candidate("both", "confident", "both, pruned by confident learning")
+POLICIES = {
+    "always human rows": NULL.key, "always both": "both:ce", "always DIMP": "both:dimp",
+    "always confident learning": CONFIDENT.key,
+}  # fmt: skip
+#: Human rows for the true learning curve, as multiples of a user's.
+MULTIPLES = (0.2, 0.4, 0.8, 1.6, 3.2)
+TEST_ROWS = 1000
+TRUTH_SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class User:
+    """A simulated user."""
+
+    benchmark: str
+    rows: int
+    kind: str
+    draw: int
+
+    @property
+    def name(self) -> str:
+        """For files and experiments."""
+        return f"{self.benchmark}-{self.rows}-{KINDS.index(self.kind)}-{self.draw}"
+
+
+def users(count: int) -> list[User]:
+    """The first users: every combination of size, kind and benchmark once, in a mixed order, then further draws."""
+    every = [User(*parts[:3], 0) for parts in product(BENCHMARKS, SIZES, KINDS)]
+    order = generator(0, "users").permutation(len(every))
+    mixed = [every[i] for i in order]
+    return [User(u.benchmark, u.rows, u.kind, n // len(mixed)) for n in range(count) for u in [mixed[n % len(mixed)]]]
+
+
+def make_rows(user: User) -> tuple[Benchmark, Split, Split, Split, dict[str, str]]:
+    """Benchmark, further human rows (the user's come first), written rows, test rows, true label of flipped rows."""
+    benchmark = resolve(user.benchmark)
+    names = [name for name in ("real_small", "real_large", "generated", "test") if name in benchmark.splits]
+    splits = load(benchmark, names)
+    pool = concatenate("people", [splits[name] for name in names if name.startswith("real")])
+    rng = generator(user.draw, "people", user.benchmark, user.rows)
+    while True:
+        order = rng.permutation(len(pool))
+        if np.bincount(pool.labels[order[: user.rows]], minlength=len(benchmark.labels)).min() >= 5:
+            break
+    people = pool.take(order[: round(user.rows * max(MULTIPLES))])
+    written, truth = splits["generated"], {}
+    if user.kind == KINDS[1]:
+        flipped = corrupt(
+            written, CorruptedSplit(of="generated", flip=0.4, seed=user.draw), benchmark.labels, "written"
+        )
+        truth = {
+            str(k): benchmark.labels[label]
+            for k, (label, kind) in enumerate(zip(written.labels.tolist(), flipped.corruptions or (), strict=True))
+            if kind
+        }
+        written = flipped
+    elif user.kind == KINDS[2]:
+        written = off_topic(written, user, rng)
+    test = splits["test"].take(np.arange(min(TEST_ROWS, len(splits["test"]))))
+    return benchmark, people, written, test, truth
+
+
+def off_topic(written: Split, user: User, rng: np.random.Generator) -> Split:
+    """Half of the rows with texts of another benchmark; the labels stay."""
+    other = BENCHMARKS[(BENCHMARKS.index(user.benchmark) + 3) % len(BENCHMARKS)]
+    foreign = load(resolve(other), ["generated"])["generated"].texts
+    replaced = rng.permutation(len(written))[: len(written) // 2]
+    texts = list(written.texts)
+    pairs = None if written.pairs is None else list(written.pairs)
+    for k, row in enumerate(replaced.tolist()):
+        texts[row] = foreign[(2 * k) % len(foreign)]
+        if pairs is not None:
+            pairs[row] = foreign[(2 * k + 1) % len(foreign)]
+    return Split("written", written.ids, tuple(texts), None if pairs is None else tuple(pairs), written.labels)
+
+
+def write_csv(rows: Split, labels: Sequence[str], path: Path) -> None:
+    """A file as a user has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        seconds = rows.pairs or [None] * len(rows)
+        writer.writerow(["id", "sentence1", "sentence2", "label"] if rows.pairs else ["id", "text", "label"])
+        for k, (text, second, label) in enumerate(zip(rows.texts, seconds, rows.labels.tolist(), strict=True)):
+            writer.writerow([k, text, *([second] if rows.pairs else []), labels[label]])
+
+
+class Study:
+    """A user's answer and the truth."""
+
+    def __init__(self, user: User, home: Path, budget: str, layers: int | None, console: Console) -> None:
+        self.user, self.folder, self.console = user, home / "users" / user.name, console
+        self.paths = Paths.at(home)
+        self.store = Store(self.paths.store)
+        self.benchmark, self.more, self.written, self.test, self.flipped = make_rows(user)
+        self.people = self.more.take(np.arange(user.rows))
+        write_csv(self.people, self.benchmark.labels, self.folder / "people.csv")
+        write_csv(self.written, self.benchmark.labels, self.folder / "written.csv")
+        overrides = () if layers is None else (f"training.layers={layers}",)
+        options = {"budget": budget, "name": user.name}
+        self.settings: WeighSettings = from_files(
+            self.folder / "people.csv", self.folder / "written.csv", options, overrides
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Answer, truth, and their comparison."""
+        started = time.perf_counter()
+        session = Session(
+            self.settings, self.paths, self.folder / "out", None, "experiments/measurements/weigh.py",
+            lambda: Progress(self.console), lambda line: self.console.print(line, markup=False, soft_wrap=True),
+        )  # fmt: skip
+        answer = session.run()
+        seconds = time.perf_counter() - started
+        accuracy, curve, at_half = self.truth(session, answer.result.best)
+        out: dict[str, Any] = {
+            "user": asdict(self.user), "verdict": answer.result.gain.verdict, "best": answer.result.best,
+            "recommended": answer.result.recommended, "gain": answer.result.gain.mean,
+            "gain_interval": answer.result.gain.interval, "sure": answer.result.gain.sure,
+            "expected_accuracy": asdict(answer.result.accuracy), "accuracy": accuracy,
+            "steps": session.lengths.steps, "real_steps": session.lengths.real_steps, "seconds": seconds,
+            "worth": self.worth(answer, curve, at_half),
+        }  # fmt: skip
+        if self.flipped:
+            out["suspicious"] = self.suspicious(answer)
+        return out
+
+    def truth(self, session: Session, best: str) -> tuple[dict[str, float], dict[str, float], float]:
+        """Test accuracy: of every candidate on all rows, of human rows alone by size, of the best with half of them."""
+        inputs = read(self.settings)
+        duplicates = find_duplicates(inputs.people, inputs.written)
+        kept = [k for k, id_ in enumerate(inputs.written.ids) if id_ not in duplicates.of_people]
+        written = inputs.written.take(kept)
+        # human rows of the benchmark are never near-duplicates of its test rows, but written rows may be
+        splits = {
+            "real_small": inputs.people, "generated": written, "validation": written.take([0]), "test": self.test
+        }  # fmt: skip
+        all_rows = write_benchmark(f"{self.user.name}.truth", splits, inputs, self.folder / "truth")
+        more = write_benchmark(
+            f"{self.user.name}.more", splits | {"real_small": self.more}, inputs, self.folder / "more"
+        )
+        settings = self.settings.model_copy(
+            update={"experiment": self.settings.experiment | {"checkers": {"diversity": {"folds": 5}}}}
+        )
+        rows: list[tuple[Candidate, Sequence[int]]] = [(candidate, TRUTH_SEEDS) for candidate in (NULL, *CANDIDATES)]
+        candidates = self.trained(session, settings, "truth", all_rows, [*rows, (CONFIDENT, FIRST_SEED)])
+        half = self.trained(
+            session, settings, "half", all_rows, [(c, TRUTH_SEEDS) for c in CANDIDATES if c.key == best], (0.4,)
+        )  # fmt: skip
+        shares = tuple(multiple / max(MULTIPLES) for multiple in MULTIPLES)
+        curve = self.trained(session, settings, "more", more, [(NULL, TRUTH_SEEDS)], shares)
+        by_size = {f"{share * len(self.more):.0f}": _mean(curve, NULL.key, share) for share in shares}
+        return (
+            {c.key: _mean(candidates, c.key, 1.0) for c, _ in [*rows, (CONFIDENT, ())]},
+            by_size,
+            _mean(half, best, 0.4),
+        )
+
+    def trained(
+        self, session: Session, settings: WeighSettings, name: str, benchmark: Benchmark,
+        rows: list[tuple[Candidate, Sequence[int]]], shares: Sequence[float] = (1.0,),
+    ) -> dict[Run, float]:  # fmt: skip
+        """Test accuracy of every trial of a grid."""
+        plan = plan_round(
+            settings,
+            name,
+            [benchmark],
+            rows,
+            session.lengths,
+            session.encoder,
+            self.paths.cache,
+            shares,
+            session.resources,
+        )
+        summary = driver.execute(plan, self.paths, None, "experiments/measurements/weigh.py", Progress(self.console))
+        assert not summary.failed, summary.failed
+        return {run: float(outcome.correct.mean()) for run, outcome in outcomes(plan, self.store).items()}
+
+    def worth(self, answer: Answer, curve: Mapping[str, float], at_half: float) -> dict[str, Any]:
+        """The interval beside half of the human rows, and the number that the true learning curve gives."""
+        middle = answer.result.worth[-2]
+        people = np.array([float(size) for size in curve])
+        true = float(rows_for(people, np.array([list(curve.values())]), np.array([at_half]))[0]) - 0.4 * self.user.rows
+        return {
+            "people": middle.people, "clear": middle.clear, **asdict(middle.rows), "true": true,
+            "covered": middle.rows.low <= true <= middle.rows.high, "curve": dict(curve), "at_half": at_half,
+        }  # fmt: skip
+
+    def suspicious(self, answer: Answer) -> dict[str, dict[str, float]]:
+        """AUROC and precision at 50 of the flipped labels, by score."""
+        from cleanlab.rank import get_label_quality_scores  # type: ignore[import-untyped]
+        from sklearn.metrics import roc_auc_score
+
+        rows = answer.rows[answer.rows["p_wrong"].notna()]
+        wrong = rows["id"].isin(self.flipped).to_numpy()
+        classes = {label: k for k, label in enumerate(answer.result.settings["labels"])}
+        labels = rows["label"].map(classes).to_numpy(np.int64)
+        q = np.exp(np.stack([answer.views.q[f"written-{id_}"] for id_ in rows["id"]]))
+        p = np.stack([answer.views.p[f"written-{id_}"] for id_ in rows["id"]])
+        scores = {
+            "product (ours)": rows["p_wrong"].to_numpy(),
+            "model of human rows alone": doubt(p, labels),
+            "cleanlab, self-confidence": 1 - get_label_quality_scores(labels, q, method="self_confidence"),
+            "cleanlab, normalized margin": 1 - get_label_quality_scores(labels, q, method="normalized_margin"),
+        }
+        return {
+            name: {
+                "auroc": float(roc_auc_score(wrong, values)),
+                "precision_at_50": float(wrong[np.argsort(-values, kind="stable")[:50]].mean()),
+            }
+            for name, values in scores.items()
+        }
+
+
+def _mean(accuracies: Mapping[Run, float], candidate: str, share: float) -> float:
+    return float(
+        np.mean([a for run, a in accuracies.items() if run.candidate == candidate and abs(run.share - share) < 1e-9])
+    )
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all users say together."""
+    regrets: dict[str, list[float]] = {"harness weigh": [], **{name: [] for name in POLICIES}}
+    harm = []
+    for result in results:
+        accuracy = result["accuracy"]
+        best = max(value for key, value in accuracy.items() if key != CONFIDENT.key)
+        for name in regrets:
+            key = result["recommended"] if name == "harness weigh" else POLICIES[name]
+            regrets[name].append(100 * max(0.0, best - accuracy[key]))
+        harm.append(result["verdict"] == "use" and accuracy[result["recommended"]] < accuracy[NULL.key] - 0.01)
+    means = {name: float(np.mean(values)) for name, values in regrets.items()}
+    clear = [result["worth"] for result in results if result["worth"]["clear"]]
+    return {
+        "users": len(results),
+        "verdicts": dict(Counter(result["verdict"] for result in results)),
+        "mean_regret_points": means,
+        "regret_over_best_policy_ratio": means["harness weigh"] / min(means[name] for name in POLICIES),
+        "harmed_share": float(np.mean(harm)),
+        "worth_told_share": len(clear) / len(results),
+        "worth_covered_share": float(np.mean([w["covered"] for w in clear])) if clear else None,
+        "gain_covered_share": float(np.mean([
+            r["gain_interval"][0] <= r["accuracy"][r["best"]] - r["accuracy"][NULL.key] <= r["gain_interval"][1]
+            for r in results
+        ])),
+        "suspicious": {
+            score: {
+                metric: float(np.mean([r["suspicious"][score][metric] for r in results if "suspicious" in r]))
+                for metric in ("auroc", "precision_at_50")
+            }
+            for score in next((r["suspicious"] for r in results if "suspicious" in r), {})
+        },
+    }  # fmt: skip
+
+
+def show(results: Sequence[Mapping[str, Any]], total: Mapping[str, Any], console: Console) -> None:
+    """The tables."""
+    table = Table("user", "answer", "gain, points", "true gain of it", "regret", title="Simulated users")
+    for result in results:
+        user, accuracy = result["user"], result["accuracy"]
+        best = max(value for key, value in accuracy.items() if key != CONFIDENT.key)
+        table.add_row(
+            f"{user['benchmark']}, {user['rows']}, {user['kind']}", f"{result['verdict']}: {result['best']}",
+            f"{100 * result['gain']:+.1f}", f"{100 * (accuracy[result['best']] - accuracy[NULL.key]):+.1f}",
+            f"{100 * (best - accuracy[result['recommended']]):.1f}",
+        )  # fmt: skip
+    console.print(table)
+    console.print_json(json.dumps(total))
+
+
+def main() -> None:
+    """Runs the users that are not finished, and shows what all say together."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--home", type=Path, default=Path(".harness-weigh"), help="for trials and finished users")
+    parser.add_argument("--budget", default="10m", help="of one answer")
+    parser.add_argument("--layers", type=int, default=2, help="transformer layers that are kept; 0 for all")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further user after this time")
+    parser.add_argument("--json", type=Path, help="write every number to this file")
+    arguments = parser.parse_args()
+    console = Console(highlight=False)
+    started = time.monotonic()
+    results = []
+    for user in users(arguments.users):
+        file = arguments.home.resolve() / "users" / user.name / "result.json"
+        if not file.is_file():
+            if time.monotonic() - started > 60 * arguments.minutes:
+                continue
+            console.rule(user.name)
+            study = Study(user, arguments.home.resolve(), arguments.budget, arguments.layers or None, console)
+            write_atomically(file, json.dumps(study.run(), indent=1).encode())
+        results.append(json.loads(file.read_text(encoding="utf-8")))
+    if not results:
+        return console.print("no user is finished")
+    total = summary(results)
+    show(results, total, console)
+    if arguments.json:
+        content = {"layers": arguments.layers, "budget": arguments.budget, **total, "results": results}
+        write_atomically(arguments.json, (json.dumps(content, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""From the predictions of all trials to the numbers of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.seeds import generator
+from harness.weigh.candidates import CANDIDATES, NULL
+from harness.weigh.decision import Predictions, choose, finalists, honest_gain, log_loss
+from harness.weigh.folds import fold_name
+from harness.weigh.lengths import FIRST_SEED, Lengths
+from harness.weigh.result import NEXT, Numbers, Standing
+from harness.weigh.rounds import FloatArray, Outcome, Run
+from harness.weigh.settings import FOLDS, SCREENING
+from harness.weigh.worth import Curves, accuracy_with_interval, next_rows, worth
+
+#: Folds whose human rows report the gain: they did not choose the finalists.
+JUDGES = tuple(fold for fold in range(FOLDS) if fold not in SCREENING)
+#: n_test / n_train of a fold.
+TEST_SHARE = 1.0 / (FOLDS - 1)
+
+
+@dataclass
+class Evidence:
+    """The outcomes of the trials so far.
+
+    Attributes:
+        lengths: seeds and shares of the trainings.
+        outcomes: of every trial.
+    """
+
+    lengths: Lengths
+    outcomes: dict[Run, Outcome] = field(default_factory=dict)
+
+    def predictions(self, candidate: str, folds: Sequence[int], seeds: Sequence[int]) -> list[Predictions]:
+        """The predictions of the human rows of some folds, by the models of a candidate."""
+        runs = [self.outcomes[Run(candidate, fold_name(fold), seed)] for fold in folds for seed in seeds]
+        return [Predictions(run.log_probs, run.truth) for run in runs]
+
+    def correct(
+        self, candidate: str, folds: Sequence[int], seeds: Sequence[int], share: float = 1.0
+    ) -> dict[int, FloatArray]:
+        """Fold -> 1 or 0 for each of its human rows, averaged over seeds."""
+        out = {}
+        for fold in folds:
+            runs = [Run(candidate, fold_name(fold), seed, share) for seed in seeds]
+            out[fold] = np.mean([self.outcomes[run].correct for run in runs], axis=0)
+        return out
+
+    def best_two(self) -> list[str]:
+        """The candidates that are best on the folds of the first round."""
+        return finalists({c.key: self.predictions(c.key, SCREENING, FIRST_SEED) for c in CANDIDATES})
+
+    def by_fold(self, names: Sequence[str]) -> dict[str, dict[int, list[Predictions]]]:
+        """Candidate -> fold -> the predictions of its models."""
+        seeds = self.lengths.seeds
+        return {name: {fold: self.predictions(name, (fold,), seeds) for fold in range(FOLDS)} for name in names}
+
+    def best(self, best_two: Sequence[str]) -> str:
+        """The better of two candidates on all folds."""
+        return choose(self.by_fold(best_two))
+
+    def standings(self, best_two: Sequence[str]) -> tuple[Standing, ...]:
+        """How every candidate did in the first round."""
+        return tuple(
+            Standing(
+                candidate.key, _mean(self.correct(candidate.key, SCREENING, FIRST_SEED)),
+                log_loss(self.predictions(candidate.key, SCREENING, FIRST_SEED)), candidate.key in best_two,
+            )
+            for candidate in (NULL, *CANDIDATES)
+        )  # fmt: skip
+
+    def curves(self, best: str, people: int) -> Curves:
+        """The learning curves of the null and of the best candidate, on the folds that judge."""
+        sizes = (*self.lengths.shares, 1.0)
+        parts: dict[str, list[FloatArray]] = {}
+        for name in (NULL.key, best):
+            rows = [
+                self.correct(name, JUDGES, self.lengths.seeds if size == 1.0 else FIRST_SEED, size) for size in sizes
+            ]
+            parts[name] = [np.stack([row[fold] for row in rows]) for fold in JUDGES]
+        trained = people * (FOLDS - 1) / FOLDS
+        return Curves(np.array([trained * size for size in sizes]), parts[NULL.key], parts[best], TEST_SHARE)
+
+    def numbers(self, best_two: Sequence[str], best: str, people: int) -> Numbers:
+        """The numbers of the answer, those on single rows aside.
+
+        Args:
+            best_two: the finalists.
+            best: the better of them.
+            people: number of human rows.
+        """
+        correct = {name: self.correct(name, JUDGES, self.lengths.seeds) for name in (NULL.key, *best_two)}
+        gain = honest_gain(correct, self.by_fold(best_two), NULL.key, JUDGES, TEST_SHARE)
+        recommended = best if gain.verdict == "use" else NULL.key
+        curves = self.curves(best, people)
+        alone, both = curves.means()
+        return Numbers(
+            judged=sum(map(len, correct[NULL.key].values())), best=best, gain=gain,
+            accuracy=accuracy_with_interval(correct[recommended], TEST_SHARE),
+            null_accuracy=accuracy_with_interval(correct[NULL.key], TEST_SHARE), standings=self.standings(best_two),
+            worth=tuple(worth(curves, generator(0, "worth"))),
+            next_rows=next_rows(curves, recommended == best, NEXT, generator(0, "next rows")),
+            curves={round(n): (a, b) for n, a, b in zip(curves.people, alone.tolist(), both.tolist(), strict=True)},
+        )  # fmt: skip
+
+
+def _mean(folds: Mapping[int, FloatArray]) -> float:
+    return float(np.concatenate(list(folds.values())).mean())

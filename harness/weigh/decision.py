@@ -1,0 +1,149 @@
+"""Which candidate is best, what it gains over human rows alone, and how sure that is. Pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.checkers.temperature import calibrated, fit_temperature
+
+FloatArray = npt.NDArray[np.float64]
+Verdict = Literal["use", "do not use", "cannot tell"]
+#: Of all intervals of ``harness weigh``.
+CONFIDENCE = 0.8
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A mean of paired differences over folds, with its uncertainty.
+
+    Attributes:
+        mean: over all rows of the folds.
+        error: its standard error.
+        df: degrees of freedom of Student's t.
+    """
+
+    mean: float
+    error: float
+    df: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval with ``CONFIDENCE``."""
+        from scipy import stats  # slow to import
+
+        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, self.df)) * self.error
+        return self.mean - half, self.mean + half
+
+    @property
+    def sure(self) -> float:
+        """The confidence that the true mean is above zero: one minus the one-sided p value."""
+        from scipy import stats
+
+        if self.error == 0:
+            return 0.5 if self.mean == 0 else float(self.mean > 0)
+        return float(stats.t.cdf(self.mean / self.error, self.df))
+
+    @property
+    def verdict(self) -> Verdict:
+        """``use`` if the whole interval is above zero, ``do not use`` if it is below."""
+        low, high = self.interval
+        return "use" if low > 0 else "do not use" if high < 0 else "cannot tell"
+
+
+def corrected_gain(differences: Sequence[FloatArray], test_share: float) -> Gain:
+    """The mean of paired differences on several folds, with a variance corrected for overlapping training rows.
+
+    The variance of the mean is (1 / J + n_test / n_train) S² (Nadeau & Bengio 2003, section 4, "corrected resampled
+    t-test"), S² the variance of a fold's mean. With few folds their spread alone says little about S²: S² is the larger
+    of the variance between the folds' means and the variance that the spread of single rows gives them.
+
+    Args:
+        differences: for each of J folds, those of its rows [n_j], averaged over seeds.
+        test_share: n_test / n_train.
+
+    Raises:
+        ValueError: there are fewer than two folds.
+    """
+    folds = len(differences)
+    if folds < 2:
+        raise ValueError(f"expected at least two folds, found {folds}")
+    means = np.array([rows.mean() for rows in differences])
+    every = np.concatenate(list(differences))
+    between = float(means.var(ddof=1))
+    within = float(sum(((rows - rows.mean()) ** 2).sum() for rows in differences) / max(1, len(every) - folds))
+    of_rows = within * folds / len(every)
+    variance = max(between, of_rows)
+    df = float(folds - 1) if between > of_rows else float(len(every) - folds)
+    return Gain(float(every.mean()), float(np.sqrt((1 / folds + test_share) * variance)), max(1.0, df))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts for rows that judge it.
+
+    Attributes:
+        log_probs: log-probabilities [n, C].
+        truth: class indices, int64 [n].
+    """
+
+    log_probs: FloatArray
+    truth: npt.NDArray[np.int64]
+
+
+def log_loss(predictions: Sequence[Predictions]) -> float:
+    """The mean of -log p of the true labels, at the temperature that is best for these predictions.
+
+    On few rows it is less noisy than accuracy, which takes few values only; the temperature keeps models that are
+    sure of themselves from looking better, or worse, than they rank the labels.
+    """
+    log_probs = np.concatenate([part.log_probs for part in predictions])
+    truth = np.concatenate([part.truth for part in predictions])
+    values = calibrated(log_probs, fit_temperature(log_probs, truth))
+    return -float(values[np.arange(len(truth)), truth].mean())
+
+
+def finalists(predictions: Mapping[str, Sequence[Predictions]], count: int = 2) -> list[str]:
+    """The candidates with the smallest log loss, best first.
+
+    Args:
+        predictions: of the models of every candidate.
+        count: how many.
+    """
+    losses = {name: log_loss(parts) for name, parts in predictions.items()}
+    return sorted(losses, key=lambda name: losses[name])[:count]
+
+
+def choose(predictions: Mapping[str, Mapping[int, Sequence[Predictions]]], without: int | None = None) -> str:
+    """The candidate with the smallest log loss on all folds but one.
+
+    Args:
+        predictions: candidate -> fold -> those of its models.
+        without: the fold that does not count.
+    """
+    kept = {
+        name: [part for fold, parts in folds.items() if fold != without for part in parts]
+        for name, folds in predictions.items()
+    }
+    return finalists(kept, 1)[0]
+
+
+def honest_gain(
+    correct: Mapping[str, Mapping[int, FloatArray]], predictions: Mapping[str, Mapping[int, Sequence[Predictions]]],
+    null: str, folds: Sequence[int], test_share: float,
+) -> Gain:  # fmt: skip
+    """The gain over the null, each fold judging the candidate that the other folds choose.
+
+    Args:
+        correct: candidate, the null among them -> fold -> 1 or 0 for each row, averaged over seeds.
+        predictions: finalist -> fold -> those of its models.
+        null: the name of the null.
+        folds: the folds that judge: not those that chose the finalists.
+        test_share: see ``corrected_gain``.
+    """
+    differences = [correct[choose(predictions, fold)][fold] - correct[null][fold] for fold in folds]
+    return corrected_gain(differences, test_share)

@@ -1,0 +1,109 @@
+"""What ``harness weigh`` writes: the page, the numbers, the table of rows, and the card of the model."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.files import write_atomically
+from harness.reports.figures.style import Drawing
+from harness.reports.formatting import clip, duration, number, percent
+from harness.reports.rendering import environment
+from harness.weigh.candidates import BY_KEY, NULL
+from harness.weigh.decision import CONFIDENCE
+from harness.weigh.pictures import draw
+from harness.weigh.result import Result, accuracy_sentence, decision, how_sure, lines, points, signed
+
+PAGE, NUMBERS, ROWS = "report.html", "weigh.json", "weights.csv"
+#: Rows of the table of suspicious rows on the page.
+SHOWN = 25
+
+
+def write(result: Result, rows: pd.DataFrame, folder: Path, name: str, command: str) -> Path:
+    """Writes all files but the model's weights; the page is the last. Returns its path.
+
+    Args:
+        result: the numbers.
+        rows: the table of written rows.
+        folder: for the files.
+        name: title of the page.
+        command: the command line.
+    """
+    drawings = draw(result, rows)
+    files: dict[str, bytes] = {NUMBERS: result.to_json(), ROWS: rows.to_csv(index=False, float_format="%.6g").encode()}
+    for drawing in drawings:
+        files |= {f"figures/{file}": content for file, content in drawing.files().items()}
+    files["model/README.md"] = _render("model.md.j2", _card(result, name))
+    files[PAGE] = _render("weigh.html.j2", _context(result, rows, drawings, name, command))
+    for file, content in files.items():
+        write_atomically(folder / file, content)
+    return folder / PAGE
+
+
+def _render(template: str, context: Mapping[str, Any]) -> bytes:
+    return environment(data_url=_data_url).get_template(template).render(context).encode()
+
+
+def _context(result: Result, rows: pd.DataFrame, drawings: list[Drawing], name: str, command: str) -> dict[str, Any]:
+    suspicious = rows[rows["p_wrong"] > 0.5].sort_values("p_wrong", ascending=False, kind="stable")
+    return {
+        "name": name,
+        "lines": lines(result, "model/"),
+        "drawings": drawings,
+        "candidates": _candidates(result),
+        "worth": _worth(result),
+        "suspicious": [
+            (
+                *map(str, (row["id"], clip(row["text"]), row["label"], row["suggested_label"])),
+                f"{100 * row['p_wrong']:.0f} %",
+            )
+            for row in suspicious.head(SHOWN).to_dict("records")
+        ],
+        "more": max(0, len(suspicious) - SHOWN),
+        "notes": result.notes,
+        "result": result,
+        "confidence": f"{100 * CONFIDENCE:.0f} %",
+        "duration": duration(result.seconds),
+        "command": command,
+    }
+
+
+def _candidates(result: Result) -> list[tuple[str, ...]]:
+    return [
+        (
+            BY_KEY[standing.candidate].title, percent(standing.accuracy), number(standing.log_loss, 3),
+            "the null" if standing.candidate == NULL.key else "yes" if standing.finalist else "no",
+        )
+        for standing in result.standings
+    ]  # fmt: skip
+
+
+def _worth(result: Result) -> list[tuple[str, ...]]:
+    out: list[tuple[str, ...]] = []
+    for worth, (alone, both) in zip(result.worth, result.curves.values(), strict=True):
+        low, high = signed(round(worth.rows.low)), signed(round(worth.rows.high))
+        rows = f"{signed(round(worth.rows.value))} ({low} to {high})" if worth.clear else "cannot tell"
+        how = "fitted curve" if worth.extrapolated else "measured"
+        out.append((f"{worth.people:.0f}", percent(alone), percent(both), points(both - alone), rows, how))
+    return out
+
+
+def _card(result: Result, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "result": result,
+        "title": BY_KEY[result.recommended].title,
+        "accuracy": accuracy_sentence(result.accuracy),
+        "decision": decision(result),
+        "how_sure": how_sure(result),
+        "used": f"{result.people:,} human rows"
+        + ("" if result.recommended == NULL.key else f" and {result.written:,} rows that a language model wrote"),
+    }
+
+
+def _data_url(drawing: Drawing) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")

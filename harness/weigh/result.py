@@ -1,0 +1,229 @@
+"""The answer of ``harness weigh``: numbers, and the sentences that say them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from harness.weigh.candidates import BY_KEY, NULL
+from harness.weigh.decision import CONFIDENCE, Gain
+from harness.weigh.worth import Estimate, Worth
+
+#: For how many further human rows a gain is predicted.
+NEXT = 100
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a candidate did in the first round.
+
+    Attributes:
+        candidate: its key.
+        accuracy: on the folds that choose the finalists.
+        log_loss: there, by which the finalists are chosen; see ``harness.weigh.decision.log_loss``.
+        finalist: whether it went on.
+    """
+
+    candidate: str
+    accuracy: float
+    log_loss: float
+    finalist: bool
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the trials say.
+
+    Attributes:
+        judged: number of human rows that the gain is reported from.
+        best: the best candidate that uses written rows.
+        gain: its gain in accuracy over human rows alone, as a share.
+        accuracy: expected accuracy of the recommended way.
+        null_accuracy: of human rows alone.
+        standings: of the first round, the null first.
+        worth: beside each share of the human rows that was trained on, and beside all of them.
+        next_rows: accuracy that ``NEXT`` further human rows add to the recommended way.
+        curves: number of human rows -> accuracy without and with written rows.
+    """
+
+    judged: int
+    best: str
+    gain: Gain
+    accuracy: Estimate
+    null_accuracy: Estimate
+    standings: tuple[Standing, ...]
+    worth: tuple[Worth, ...]
+    next_rows: Estimate
+    curves: dict[int, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Result(Numbers):
+    """The answer.
+
+    Attributes:
+        people: number of human rows.
+        written: number of written rows, without copies of human rows.
+        suspicious: number of written rows that probably have a wrong label.
+        wrong_share: estimated share of wrong labels.
+        unlike: number of written rows that are unlike the human ones.
+        copies: number of copies of human rows.
+        repeated: number of written near-duplicates.
+        notes: on the rows.
+        seconds: how long it took, without interrupted runs.
+        settings: labels, encoder, steps, seeds.
+        reviewed: verdicts by kind.
+    """
+
+    people: int
+    written: int
+    suspicious: int
+    wrong_share: float
+    unlike: int
+    copies: int
+    repeated: int
+    notes: tuple[str, ...]
+    seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    reviewed: dict[str, int] | None = None
+
+    @property
+    def recommended(self) -> str:
+        """The key of the candidate to train with."""
+        return self.best if self.gain.verdict == "use" else NULL.key
+
+    def to_json(self) -> bytes:
+        """For machines: every number; an infinite one is null."""
+        low, high = self.gain.interval
+        raw = asdict(self) | {
+            "version": VERSION,
+            "verdict": self.gain.verdict,
+            "recommended": self.recommended,
+            "confidence": CONFIDENCE,
+            "gain": {
+                "mean": self.gain.mean,
+                "low": low,
+                "high": high,
+                "error": self.gain.error,
+                "sure": self.gain.sure,
+            },
+            "curves": [
+                {"people": people, "without": alone, "with": both} for people, (alone, both) in self.curves.items()
+            ],
+        }
+        return (json.dumps(_finite(raw), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the answer: what it is about, and the sentence."""
+
+    topic: str
+    text: str
+
+
+def lines(result: Result, model: str) -> list[Line]:
+    """The six lines of the answer.
+
+    Args:
+        result: the numbers.
+        model: where the model is.
+    """
+    return [
+        Line("Decision", decision(result)),
+        Line("How sure", how_sure(result)),
+        Line("Worth", worth_sentence(result)),
+        Line(f"Next {NEXT} human rows", next_sentence(result)),
+        Line("Suspicious rows", suspicious_sentence(result)),
+        Line("Model", f"{model} · {BY_KEY[result.recommended].title} · {accuracy_sentence(result.accuracy)}"),
+    ]
+
+
+def decision(result: Result) -> str:
+    """Use them or not."""
+    best = BY_KEY[result.best].title
+    if result.gain.verdict == "use":
+        return f"Use the written rows: {best}."
+    if result.gain.verdict == "do not use":
+        return f"Do not use the written rows: the best way ({best}) is worse than human rows alone."
+    return f"These rows cannot tell whether written rows help ({best} was best): train on human rows alone for now."
+
+
+def how_sure(result: Result) -> str:
+    """The gain, its interval and its confidence."""
+    low, high = result.gain.interval
+    return (
+        f"{points(result.gain.mean)} points of accuracy over human rows alone ({percent(CONFIDENCE)} interval "
+        f"{points(low)} to {points(high)}), measured on {result.judged} human rows that chose nothing; "
+        f"{percent(result.gain.sure)} confidence that it is above zero."
+    )
+
+
+def worth_sentence(result: Result) -> str:
+    """How many human rows the written ones replace: measured, or extrapolated to all human rows."""
+    clear = [worth for worth in result.worth if worth.clear]
+    if not clear:
+        return f"These rows cannot tell how many human rows the {result.written:,} written ones replace."
+    worth = next((w for w in reversed(clear) if not w.extrapolated), clear[-1])
+    low, high = round(worth.rows.low), round(worth.rows.high)
+    how = "by a fitted curve, " if worth.extrapolated else ""
+    if worth.rows.value >= 0:
+        text = f"replace about {round(worth.rows.value)} more"
+    else:
+        text = f"cost as much as losing {round(-worth.rows.value)} of them"
+    return (
+        f"Beside {worth.people:.0f} human rows the {result.written:,} written ones {text} ({how}{percent(CONFIDENCE)} "
+        f"interval {signed(low)} to {signed(high)})."
+    )
+
+
+def next_sentence(result: Result) -> str:
+    """What labeling more rows would bring."""
+    rows = result.next_rows
+    return (
+        f"About {points(rows.value)} points of accuracy ({percent(CONFIDENCE)} interval {points(rows.low)} to "
+        f"{points(rows.high)}), by the slope of the learning curve."
+    )
+
+
+def suspicious_sentence(result: Result) -> str:
+    """How many labels are probably wrong."""
+    return (
+        f"{result.suspicious} of {result.written:,} written rows probably have a wrong label (weights.csv); about "
+        f"{percent(result.wrong_share)} of all labels are wrong; {result.unlike} rows are unlike the human ones."
+    )
+
+
+def accuracy_sentence(accuracy: Estimate) -> str:
+    """The expected accuracy with its interval."""
+    return (
+        f"expected accuracy {100 * accuracy.value:.1f} % ({percent(CONFIDENCE)} interval {100 * accuracy.low:.1f} to "
+        f"{100 * accuracy.high:.1f})"
+    )
+
+
+def percent(share: float) -> str:
+    """A share in whole percent: "80 %"."""
+    return f"{100 * share:.0f} %"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points with its sign."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def signed(rows: int) -> str:
+    """A number of rows with a proper minus sign."""
+    return f"{rows:,}".replace("-", "−")

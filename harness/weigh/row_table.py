@@ -1,0 +1,161 @@
+"""The table of written rows, weights.csv: what each is worth, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from harness.data.density_ratio import FOLDS as LEAST_TEXTS
+from harness.data.density_ratio import log_density_ratio
+from harness.data.split import Split, row_texts
+from harness.weigh.candidates import NULL, WRITTEN
+from harness.weigh.checks import Duplicates
+from harness.weigh.folds import original_id
+from harness.weigh.reading import Inputs
+from harness.weigh.rounds import Outcome, Run
+from harness.weigh.suspicion import Suspicion, judge, product
+
+FloatArray = npt.NDArray[np.float64]
+#: Share of the human rows that are less similar to other human rows than a written row that counts as unlike them.
+UNLIKE = 0.01
+
+
+@dataclass(frozen=True)
+class Views:
+    """Log-probabilities [C] by id, by models that have seen neither the row nor its near-duplicates.
+
+    Attributes:
+        p: of models that human rows trained, averaged over folds and seeds.
+        q: of models that written rows trained.
+    """
+
+    p: dict[str, FloatArray]
+    q: dict[str, FloatArray]
+
+    def product(self, ids: Sequence[str]) -> FloatArray:
+        """Log of the product of both views [n, C]."""
+        return product(np.stack([self.p[i] for i in ids]), np.stack([self.q[i] for i in ids]))
+
+
+def views(outcomes: Mapping[Run, Outcome]) -> Views:
+    """Both views of every human and written row, averaged over the models that have not seen it."""
+    return Views(_view(outcomes, NULL.key), _view(outcomes, WRITTEN.key))
+
+
+def _view(outcomes: Mapping[Run, Outcome], candidate: str) -> dict[str, FloatArray]:
+    probabilities: dict[str, list[FloatArray]] = {}
+    for run, outcome in outcomes.items():
+        if run.candidate != candidate or run.share != 1.0:
+            continue
+        for id_, values in (*zip(outcome.ids, outcome.log_probs, strict=True), *outcome.written.items()):
+            probabilities.setdefault(id_, []).append(np.exp(values))
+    return {id_: np.log(np.clip(np.mean(values, axis=0), 1e-12, 1.0)) for id_, values in probabilities.items()}
+
+
+def suspicion(inputs: Inputs, both: Views) -> tuple[list[str], Suspicion]:
+    """The ids of the written rows that were trained on, and what is known of their labels."""
+    classes = dict(zip(inputs.written.ids, inputs.written.labels.tolist(), strict=True))
+    ids = [id_ for id_ in inputs.written.ids if id_ in both.q]
+    labels = np.array([classes[id_] for id_ in ids], dtype=np.int64)
+    result = judge(both.product(inputs.people.ids), inputs.people.labels, both.product(ids), labels)
+    sure = np.array([id_ in inputs.confirmed for id_ in ids])
+    result.wrong[sure] = 0.0
+    return ids, result
+
+
+def table(
+    inputs: Inputs, duplicates: Duplicates, outcomes: Mapping[Run, Outcome], both: Views,
+    wrong: tuple[list[str], Suspicion], embeddings: tuple[FloatArray, FloatArray], weighing: str,
+) -> pd.DataFrame:  # fmt: skip
+    """A row for every written row, in the order of the file.
+
+    Args:
+        inputs: the rows.
+        duplicates: near-duplicates among them.
+        outcomes: of all trials.
+        both: the two views of every row.
+        wrong: see ``suspicion``.
+        embeddings: of human and written rows, [m, D] and [n, D].
+        weighing: the candidate whose weights are shown.
+    """
+    written, labels = inputs.written, np.array(inputs.labels)
+    frame = pd.DataFrame({"id": [original_id(id_) for id_ in written.ids], "text": written.texts})
+    if written.pairs is not None:
+        frame["text2"] = written.pairs
+    frame["label"] = labels[written.labels]
+    weights = _weights(outcomes, weighing)
+    frame["weight"] = [float(np.mean(weights[id_])) if id_ in weights else np.nan for id_ in written.ids]
+    frame["weight_sd"] = [
+        float(np.std(weights[id_], ddof=1)) if len(weights.get(id_, ())) > 1 else np.nan for id_ in written.ids
+    ]
+    for column, view in (("p_label", both.p), ("q_label", both.q)):
+        values = [
+            float(np.exp(view[id_][label])) if id_ in view else np.nan
+            for id_, label in zip(written.ids, written.labels.tolist(), strict=True)
+        ]
+        frame[column] = values
+    ids, judged = wrong
+    number = {id_: i for i, id_ in enumerate(ids)}
+    frame["p_wrong"] = [float(judged.wrong[number[i]]) if i in number else np.nan for i in written.ids]
+    suspicious = frame["p_wrong"].to_numpy() > 0.5
+    frame["suggested_label"] = [
+        str(labels[judged.suggested[number[id_]]]) if flag else ""
+        for id_, flag in zip(written.ids, suspicious, strict=True)
+    ]
+    people, rows = (_unit(values) for values in embeddings)
+    frame["looks_real"] = _looks_real(people, rows)
+    similarity = rows @ people.T
+    nearest = similarity.argmax(axis=1)
+    frame["nearest_human"] = [original_id(inputs.people.ids[i]) for i in nearest]
+    frame["similarity"] = similarity[np.arange(len(rows)), nearest]
+    copies = {**duplicates.of_written, **duplicates.of_people}
+    frame["duplicate_of"] = [copies.get(id_, "") for id_ in written.ids]
+    frame["flags"] = _flags({
+        "wrong_label": suspicious,
+        "unlike": frame["similarity"].to_numpy() < _usual_similarity(people, inputs.people),
+        "duplicate": np.array([id_ in duplicates.of_written for id_ in written.ids]),
+        "copy": np.array([id_ in duplicates.of_people for id_ in written.ids]),
+        "reviewed": np.array([id_ in inputs.confirmed for id_ in written.ids]),
+    })  # fmt: skip
+    return frame
+
+
+def _flags(flags: Mapping[str, npt.NDArray[np.bool_]]) -> list[str]:
+    """The names of the flags of every row, with spaces between them."""
+    rows = zip(*flags.values(), strict=True)
+    return [" ".join(name for name, flag in zip(flags, row, strict=True) if flag) for row in rows]
+
+
+def _weights(outcomes: Mapping[Run, Outcome], candidate: str) -> dict[str, list[float]]:
+    weights: dict[str, list[float]] = {}
+    for run, outcome in outcomes.items():
+        if run.candidate == candidate and run.share == 1.0:
+            for id_, weight in outcome.weights.items():
+                weights.setdefault(id_, []).append(weight)
+    return weights
+
+
+def _unit(values: FloatArray) -> FloatArray:
+    wide = values.astype(np.float64)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
+
+
+def _looks_real(people: FloatArray, written: FloatArray) -> FloatArray:
+    """The probability that a text is a human row, were both kinds equally many [n], by a cross-fitted classifier."""
+    if min(len(people), len(written)) < LEAST_TEXTS:
+        return np.full(len(written), np.nan)
+    log_ratio, _ = log_density_ratio(written, people, 1.0, 0)
+    return np.asarray(1.0 / (1.0 + np.exp(-log_ratio)))
+
+
+def _usual_similarity(people: FloatArray, rows: Split) -> float:
+    """The similarity to the nearest other human row that all but ``UNLIKE`` of the human rows have."""
+    if len(set(row_texts(rows))) < 2:
+        return -1.0
+    similarity = people @ people.T
+    np.fill_diagonal(similarity, -1.0)
+    return float(np.quantile(similarity.max(axis=1), UNLIKE))
