@@ -166,7 +166,7 @@ def how_sure(result: Result) -> str:
     return (
         f"{points(result.gain.mean)} points of accuracy over human rows alone ({percent(CONFIDENCE)} interval "
         f"{points(low)} to {points(high)}), measured on {result.judged} human rows that chose nothing; "
-        f"{percent(result.gain.sure)} confidence that it is above zero."
+        f"{confidence(result.gain.sure)} confidence that it is above zero."
     )
 
 
@@ -216,6 +216,11 @@ def accuracy_sentence(accuracy: Estimate) -> str:
 def percent(share: float) -> str:
     """A share in whole percent: "80 %"."""
     return f"{100 * share:.0f} %"
+
+
+def confidence(share: float) -> str:
+    """A confidence in whole percent, never 0 or 100."""
+    return "more than 99 %" if share > 0.99 else "less than 1 %" if share < 0.01 else percent(share)
 
 
 def points(share: float) -> str:
