@@ -21,6 +21,9 @@ from harness.planning.estimate import past_rate, work
 from harness.planning.plan import Plan, missing
 from harness.store import Store
 
+#: Trials from which a first page is written before the report.
+MANY = 500
+
 if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
     from harness.driver import Summary
 
@@ -213,8 +216,12 @@ def report(name: str, paths: Paths, results: Path, out: Console, again: bool = F
     written = again or report_key(folder) != key
     if written:
         from harness.reports import page
-        from harness.reports.load import load
+        from harness.reports.load import load, load_metrics
 
+        if len(entries) >= MANY and (results_so_far := load_metrics(name, reader)) is not None:
+            page.save(page.first_page(results_so_far), folder)
+            first = (folder / "report.html").resolve()
+            out.print(f"First page, from metrics alone: {first}. The rest follows.", markup=False, soft_wrap=True)
         files = page.render(load(name, reader))
         page.save(files, folder)
         try:

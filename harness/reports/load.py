@@ -31,6 +31,7 @@ STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "
 IDENTITY = ("trial", "benchmark", "source", "method", "seed", "fraction", "variant")
 RUNTIME = ("peak_memory_mb", "peak_gpu_memory_mb", "rows_per_second", RESUMED)
 PREFIXES = ("seconds_", "llm_", DIAGNOSTIC)
+WEIGHT_COLUMNS = [*IDENTITY, "id", "label", "corruption", "text", "weight", "mean_weight", "quality", "diversity"]
 #: Columns of earlier versions.
 RENAMED = {"seconds_tokenise": "seconds_tokenize"}
 
@@ -43,6 +44,19 @@ def load(name: str, reader: Reader) -> Results:
     """
     parent, entries = find_parent(name, reader), reader.trials()
     return _Loader(read_plan(name, parent, entries, reader), entries, reader).results(parent)
+
+
+def load_metrics(name: str, reader: Reader) -> Results | None:
+    """The results of an experiment from the metrics of its trials alone: no artifact of a trial is read.
+
+    They lack epochs, weights, distances and predictions. None if the last evaluation is not a trial's result.
+
+    Raises:
+        UserError: the ledger has no run of the experiment.
+    """
+    parent, entries = find_parent(name, reader), reader.trials()
+    loader = _Loader(read_plan(name, parent, entries, reader), entries, reader)
+    return loader.metrics(parent) if loader.rule == "last" else None
 
 
 def load_trials(name: str, reader: Reader) -> pd.DataFrame:
@@ -88,11 +102,10 @@ class _Loader:
                 measures = self._distance(trial)
                 if measures:
                     distances.append({k: v for k, v in identity.items() if k not in ("trial", "method")} | measures)
-        columns = [*IDENTITY, "id", "label", "corruption", "text", "weight", "mean_weight", "quality", "diversity"]
         return Results(
             pd.DataFrame(trials),
             pd.DataFrame(epochs) if epochs else pd.DataFrame(columns=[*IDENTITY, "epoch"]),
-            pd.concat(weights, ignore_index=True) if weights else pd.DataFrame(columns=columns),
+            pd.concat(weights, ignore_index=True) if weights else pd.DataFrame(columns=WEIGHT_COLUMNS),
             self._meta(parent),
             pd.DataFrame(distances).drop_duplicates() if distances else pd.DataFrame(),
             self._predictions,
@@ -105,6 +118,19 @@ class _Loader:
             row = self._row(trial, entry, self._history(entry))
             rows += [_identity(trial, variant) | row for variant in trial.variants or [""]]
         return pd.DataFrame(rows)
+
+    def metrics(self, parent: Entry) -> Results:
+        rows = []
+        for trial in self.plan.trials:
+            entry = self.entries.get(trial.trial)
+            done = entry is not None and entry.status == "FINISHED"
+            history = History([{**entry.metrics, "epoch": float(entry.epoch)}]) if entry is not None and done else None
+            row = self._row(trial, entry, history)
+            rows += [_identity(trial, variant) | row for variant in trial.variants or [""]]
+        return Results(
+            pd.DataFrame(rows), pd.DataFrame(columns=[*IDENTITY, "epoch"]), pd.DataFrame(columns=WEIGHT_COLUMNS),
+            self._meta(parent),
+        )  # fmt: skip
 
     def _history(self, entry: Entry | None) -> History | None:
         content = self._artifact(entry, History.FILE)

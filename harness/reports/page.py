@@ -37,9 +37,13 @@ from harness.reports.results import (
 from harness.reports.state import report_key
 from harness.reports.tables import Table
 
-__all__ = ["render", "report_key", "save", "write"]
+__all__ = ["first_page", "render", "report_key", "save", "write"]
 
 INTEGERS = {"seed", "epoch", "threads"}
+FIRST_PAGE = (
+    "The first page: accuracies and costs from the metrics in the ledger, with intervals over seeds alone. Figures, "
+    "findings and tables of weights follow once every trial has been read; reload the page then."
+)
 EPOCH_RULES = {
     "last": "All numbers are from the last epoch.",
     "best_validation": (
@@ -97,6 +101,27 @@ def render(results: Results) -> dict[str, bytes]:
         page = environment(data_url=_data_url).get_template(f"{name}.j2").render(context)
         files[name] = page.encode()
     return files
+
+
+def first_page(results: Results) -> dict[str, bytes]:
+    """A page of the accuracies, gains, costs and failures alone, without figures: for many trials, before the rest.
+
+    Its key is empty, so that it never counts as the report.
+
+    Args:
+        results: see ``harness.reports.load.load_metrics``.
+    """
+    wanted = {
+        "Accuracy": [tables.accuracy(results)],
+        "Gain over CE": [tables.gains(results, PRIMARY)],
+        "Cost": [tables.cost(results)],
+        "Failures": [tables.failures(results)],
+    }
+    sections = [Section(title, (), tuple(t for t in parts if t.rows)) for title, parts in wanted.items()]
+    context = _context(results, [section for section in sections if section.tables])
+    context |= {"key": "", "findings": [], "description": FIRST_PAGE}
+    page = environment(data_url=_data_url).get_template(f"{PAGE}.j2").render(context)
+    return {PAGE: page.encode()}
 
 
 def _sections(results: Results) -> list[Section]:

@@ -127,3 +127,27 @@ def test_the_report_is_attached_as_it_is_in_the_folder(
     on_disk = {path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file()}
     assert attached.keys() == on_disk > {"report.html", "report.md", "tables.tex", "figures/accuracy.svg"}
     assert attached["report.html"] == page.read_bytes()
+
+
+def test_many_trials_have_a_first_page(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is there before any artifact of a trial is read, and does not count as the report."""
+    place = tmp_path / "results" / "first" / "report.html"
+
+    def interrupted(*_: object) -> None:
+        assert place.is_file()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(views, "MANY", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.reports.load.load", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            views.report("first", paths, tmp_path / "results", Console(width=300))
+    first = place.read_text()
+    assert "The first page" in first
+    assert "75.0 ± 7.1" in first
+    assert f"First page, from metrics alone: {place}" in capsys.readouterr().out
+    _, written = views.report("first", paths, tmp_path / "results", Console(width=300))
+    assert written
+    assert "The first page" not in place.read_text()

@@ -36,7 +36,8 @@ def a_result(**changes: Any) -> Result:
         "null_accuracy": estimate,
         "standings": (Standing("real_small:ce", 0.6, 0.9, False), Standing("both:dimp", 0.7, 0.8, True)),
         "worth": (
-            Worth(120.0, Estimate(90.0, 20.0, 150.0), False, True), Worth(240.0, Estimate(70.0, -10.0, 900.0), True, False),
+            Worth(120.0, Estimate(90.0, 20.0, 150.0), False, True),
+            Worth(240.0, Estimate(70.0, -10.0, 900.0), True, False),
         ),
         "next_rows": Estimate(0.012, 0.003, 0.02), "curves": {120: (0.6, 0.66), 240: (0.65, 0.7)}, "people": 300,
         "written": 3000, "suspicious": 57, "wrong_share": 0.06, "unlike": 12, "copies": 3, "repeated": 4, "notes": (),
@@ -54,8 +55,8 @@ def test_the_six_lines_of_a_yes() -> None:
         "Worth": "Beside 120 human rows the 3,000 written ones replace about 90 more (80 % interval 20 to 150).",
         "Next 100 human rows": "About +1.2 points of accuracy (80 % interval +0.3 to +2.0), by the slope of the "
         "learning curve.",
-        "Suspicious rows": "57 of 3,000 written rows probably have a wrong label (weights.csv); about 6 % of all labels "
-        "are wrong; 12 rows are unlike the human ones.",
+        "Suspicious rows": "57 of 3,000 written rows probably have a wrong label (weights.csv); about 6 % of all "
+        "labels are wrong; 12 rows are unlike the human ones.",
         "Model": "model/ · both, written rows weighed by DIMP · expected accuracy 70.0 % (80 % interval 65.0 to 75.0)",
     }  # fmt: skip
 

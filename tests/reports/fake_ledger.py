@@ -33,9 +33,10 @@ class FakeLedger:
                         )
                     )  # fmt: skip
                     if accuracy is not None:
-                        metrics = {"seconds_train": (seconds or {}).get(name, 10.0) + seed}
-                        self._entries[id_] = Entry(id_, "FINISHED", 0, {"env.device": name}, metrics)
                         last = {"epoch": 1.0, "test_accuracy": accuracy, "test_f1": accuracy - 0.1}
+                        metrics = {key: value for key, value in last.items() if key != "epoch"}
+                        metrics["seconds_train"] = (seconds or {}).get(name, 10.0) + seed
+                        self._entries[id_] = Entry(id_, "FINISHED", 0, {"env.device": name}, metrics, epoch=1)
                         self._histories[id_] = History([last])
             self._plans[name] = PlanRecord(name, {}, {"toy": {"labels": ["no", "yes"], "splits": []}}, {}, trials)
 

@@ -22,7 +22,7 @@ from harness.ledger.artifacts import (
 )
 from harness.ledger.entries import Entry
 from harness.ledger.legacy import upgrade_weights
-from harness.reports.load import load, load_trials
+from harness.reports.load import load, load_metrics, load_trials
 
 from .fake_ledger import FakeLedger
 
@@ -174,3 +174,13 @@ def test_rows_of_a_corrupted_source_have_the_probability_of_their_label() -> Non
     weights = load("example", MemoryReader(files)).weights
     assert weights["quality"].tolist() == pytest.approx([0.125, 0.25]), "of labels x and y, by id"
     assert weights["diversity"].isna().all(), "a checker without scores in the ledger"
+
+
+def test_metrics_alone_give_the_same_trials() -> None:
+    ledger = FakeLedger({"a": {"ce": {0: 0.7, 1: None}, "imp": {0: 0.8, 1: 0.75}}})
+    results = load_metrics("a", ledger)
+    assert results is not None
+    everything = load("a", ledger).trials
+    pd.testing.assert_frame_equal(results.trials[list(everything)], everything)
+    assert results.weights.empty
+    assert results.epochs.empty
