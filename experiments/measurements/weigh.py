@@ -335,12 +335,21 @@ def main() -> None:
     parser.add_argument("--budget", default="10m", help="of one answer")
     parser.add_argument("--layers", type=int, default=2, help="transformer layers that are kept; 0 for all")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further user after this time")
-    parser.add_argument("--json", type=Path, help="write every number to this file")
+    parser.add_argument("--json", type=Path, help="write every number to this file; users in it are not run again")
     arguments = parser.parse_args()
     console = Console(highlight=False)
     started = time.monotonic()
     results = []
+    known = (
+        json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json and arguments.json.is_file() else {}
+    )
+    if known and (known["layers"], known["budget"]) != (arguments.layers, arguments.budget):
+        parser.error(f"{arguments.json} is of {known['layers']} layers and a budget of {known['budget']}")
+    finished = {User(**result["user"]): result for result in known.get("results", ())}
     for user in users(arguments.users):
+        if user in finished:
+            results.append(finished[user])
+            continue
         file = arguments.home.resolve() / "users" / user.name / "result.json"
         if not file.is_file():
             if time.monotonic() - started > 60 * arguments.minutes:

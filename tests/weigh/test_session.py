@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from harness.planning.plan import missing
 from harness.store import Store
 from harness.testing import make_rows
 from harness.training.run_trial import run
-from harness.weigh import lengths
+from harness.weigh import lengths, row_table
 from harness.weigh.analysis import JUDGES
 from harness.weigh.candidates import BY_KEY, CANDIDATES, NULL, WRITTEN
 from harness.weigh.checks import find_duplicates
@@ -163,6 +164,16 @@ def test_the_table_has_every_written_row(answered, folder):
     suspicious = scored["flags"].str.contains("wrong_label")
     assert suspicious.sum() == answered[0].result.suspicious
     assert (scored.loc[suspicious, "suggested_label"] != "").all()
+
+
+def test_confirmed_rows_are_not_suspicious(answered, folder, tiny_encoder):
+    answer = answered[0]
+    inputs = read(settings_of(folder, tiny_encoder))
+    ids, before = row_table.suspicion(inputs, answer.views)
+    doubted = ids[int(before.wrong.argmax())]
+    _, after = row_table.suspicion(replace(inputs, confirmed=frozenset([doubted])), answer.views)
+    assert before.wrong.max() > 0
+    assert after.wrong[ids.index(doubted)] == 0
 
 
 def test_the_model_loads_and_predicts(answered, folder):
