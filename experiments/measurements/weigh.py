@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,14 @@ from harness.files import write_atomically
 from harness.paths import Paths
 from harness.seeds import generator
 from harness.store import Store
-from harness.weigh.candidates import CANDIDATES, NULL, Candidate
+from harness.weigh.candidates import CANDIDATES, NULL, WRITTEN, Candidate
 from harness.weigh.checks import find_duplicates
 from harness.weigh.folds import write_benchmark
-from harness.weigh.lengths import FIRST_SEED
 from harness.weigh.reading import read
 from harness.weigh.rounds import Run, outcomes, plan_round
 from harness.weigh.session import Answer, Session
 from harness.weigh.settings import WeighSettings, from_files
-from harness.weigh.suspicion import doubt
+from harness.weigh.suspicion import doubt, product
 from harness.weigh.worth import rows_for
 
 BENCHMARKS = ("financial", "tweet_irony", "mrpc", "tweet_sentiment")
@@ -66,6 +65,9 @@ POLICIES = {
 MULTIPLES = (0.2, 0.4, 0.8, 1.6, 3.2)
 TEST_ROWS = 1000
 TRUTH_SEEDS = (0, 1)
+METRICS = ("auroc", "precision_at_50")
+#: Accuracy on every other test row, and on the others.
+Halves = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class User:
 
 def users(count: int) -> list[User]:
     """The first users: every combination of size, kind and benchmark once, in a mixed order, then further draws."""
-    every = [User(*parts[:3], 0) for parts in product(BENCHMARKS, SIZES, KINDS)]
+    every = [User(*parts[:3], 0) for parts in itertools.product(BENCHMARKS, SIZES, KINDS)]
     order = generator(0, "users").permutation(len(every))
     mixed = [every[i] for i in order]
     return [User(u.benchmark, u.rows, u.kind, n // len(mixed)) for n in range(count) for u in [mixed[n % len(mixed)]]]
@@ -184,56 +186,47 @@ class Study:
             out["suspicious"] = self.suspicious(answer)
         return out
 
-    def truth(self, session: Session, best: str) -> tuple[dict[str, float], dict[str, float], float]:
-        """Test accuracy: of every candidate on all rows, of human rows alone by size, of the best with half of them."""
+    def truth(self, session: Session, best: str) -> tuple[dict[str, Halves], dict[str, float], float]:
+        """Test accuracy: of every candidate on all rows, of human rows alone by size, of the best with 0.4 of them."""
         inputs = read(self.settings)
+        order = np.array([inputs.labels.index(label) for label in self.benchmark.labels])  # `read` sorts the labels
+        test, people = (replace(split, labels=order[split.labels]) for split in (self.test, self.more))
         duplicates = find_duplicates(inputs.people, inputs.written)
         kept = [k for k, id_ in enumerate(inputs.written.ids) if id_ not in duplicates.of_people]
-        written = inputs.written.take(kept)
-        # human rows of the benchmark are never near-duplicates of its test rows, but written rows may be
-        splits = {
-            "real_small": inputs.people, "generated": written, "validation": written.take([0]), "test": self.test
-        }  # fmt: skip
-        all_rows = write_benchmark(f"{self.user.name}.truth", splits, inputs, self.folder / "truth")
-        more = write_benchmark(
-            f"{self.user.name}.more", splits | {"real_small": self.more}, inputs, self.folder / "more"
-        )
+        written = inputs.written.take(kept)  # the benchmark has left out near-duplicates of its test rows
+        splits = {"real_small": inputs.people, "generated": written, "validation": written.take([0]), "test": test}
+        name = self.user.name
+        all_rows = write_benchmark(f"{name}.truth", splits, inputs, self.folder / "truth")
+        more = write_benchmark(f"{name}.more", splits | {"real_small": people}, inputs, self.folder / "more")
         settings = self.settings.model_copy(
             update={"experiment": self.settings.experiment | {"checkers": {"diversity": {"folds": 5}}}}
         )
         rows: list[tuple[Candidate, Sequence[int]]] = [(candidate, TRUTH_SEEDS) for candidate in (NULL, *CANDIDATES)]
-        candidates = self.trained(session, settings, "truth", all_rows, [*rows, (CONFIDENT, FIRST_SEED)])
-        half = self.trained(
-            session, settings, "half", all_rows, [(c, TRUTH_SEEDS) for c in CANDIDATES if c.key == best], (0.4,)
-        )  # fmt: skip
+        candidates = self.trained(session, settings, "truth", all_rows, [*rows, (CONFIDENT, TRUTH_SEEDS)])
         shares = tuple(multiple / max(MULTIPLES) for multiple in MULTIPLES)
         curve = self.trained(session, settings, "more", more, [(NULL, TRUTH_SEEDS)], shares)
-        by_size = {f"{share * len(self.more):.0f}": _mean(curve, NULL.key, share) for share in shares}
-        return (
-            {c.key: _mean(candidates, c.key, 1.0) for c, _ in [*rows, (CONFIDENT, ())]},
-            by_size,
-            _mean(half, best, 0.4),
-        )
+        half, share = candidates, 1.0
+        if best != WRITTEN.key:  # it has no human rows to take a share of
+            share = 0.4
+            best_rows = [(c, TRUTH_SEEDS) for c in CANDIDATES if c.key == best]
+            half = self.trained(session, settings, "half", all_rows, best_rows, (share,))
+        by_size = {f"{size * len(self.more):.0f}": _mean(curve, NULL.key, size) for size in shares}
+        keys = [candidate.key for candidate, _ in rows] + [CONFIDENT.key]
+        halves = {key: (_mean(candidates, key, 1.0, 0), _mean(candidates, key, 1.0, 1)) for key in keys}
+        return halves, by_size, _mean(half, best, share)
 
     def trained(
         self, session: Session, settings: WeighSettings, name: str, benchmark: Benchmark,
-        rows: list[tuple[Candidate, Sequence[int]]], shares: Sequence[float] = (1.0,),
-    ) -> dict[Run, float]:  # fmt: skip
-        """Test accuracy of every trial of a grid."""
+        rows: Sequence[tuple[Candidate, Sequence[int]]], shares: Sequence[float] = (1.0,),
+    ) -> dict[Run, Any]:  # fmt: skip
+        """For every trial of a grid, 1 or 0 for each test row."""
+        cache, resources = self.paths.cache, session.resources
         plan = plan_round(
-            settings,
-            name,
-            [benchmark],
-            rows,
-            session.lengths,
-            session.encoder,
-            self.paths.cache,
-            shares,
-            session.resources,
-        )
+            settings, name, [benchmark], rows, session.lengths, session.encoder, cache, shares, resources
+        )  # fmt: skip
         summary = driver.execute(plan, self.paths, None, "experiments/measurements/weigh.py", Progress(self.console))
         assert not summary.failed, summary.failed
-        return {run: float(outcome.correct.mean()) for run, outcome in outcomes(plan, self.store).items()}
+        return {run: outcome.correct for run, outcome in outcomes(plan, self.store).items()}
 
     def worth(self, answer: Answer, curve: Mapping[str, float], at_half: float) -> dict[str, Any]:
         """The interval beside half of the human rows, and the number that the true learning curve gives."""
@@ -250,14 +243,15 @@ class Study:
         from cleanlab.rank import get_label_quality_scores  # type: ignore[import-untyped]
         from sklearn.metrics import roc_auc_score
 
-        rows = answer.rows[answer.rows["p_wrong"].notna()]
+        rows = answer.rows[[f"written-{id_}" in answer.views.q for id_ in answer.rows["id"]]]
         wrong = rows["id"].isin(self.flipped).to_numpy()
         classes = {label: k for k, label in enumerate(answer.result.settings["labels"])}
         labels = rows["label"].map(classes).to_numpy(np.int64)
-        q = np.exp(np.stack([answer.views.q[f"written-{id_}"] for id_ in rows["id"]]))
+        log_q = np.stack([answer.views.q[f"written-{id_}"] for id_ in rows["id"]])
+        q = np.exp(log_q)
         p = np.stack([answer.views.p[f"written-{id_}"] for id_ in rows["id"]])
         scores = {
-            "product (ours)": rows["p_wrong"].to_numpy(),
+            "product (ours)": doubt(product(p, log_q), labels),
             "model of human rows alone": doubt(p, labels),
             "cleanlab, self-confidence": 1 - get_label_quality_scores(labels, q, method="self_confidence"),
             "cleanlab, normalized margin": 1 - get_label_quality_scores(labels, q, method="normalized_margin"),
@@ -271,57 +265,67 @@ class Study:
         }
 
 
-def _mean(accuracies: Mapping[Run, float], candidate: str, share: float) -> float:
-    return float(
-        np.mean([a for run, a in accuracies.items() if run.candidate == candidate and abs(run.share - share) < 1e-9])
-    )
+def _mean(correct: Mapping[Run, Any], candidate: str, share: float, half: int | None = None) -> float:
+    """Accuracy over seeds; of every other test row with ``half``."""
+    rows = [values for run, values in correct.items() if run.candidate == candidate and abs(run.share - share) < 1e-9]
+    assert rows, (candidate, share)
+    return float(np.mean([values if half is None else values[half::2] for values in rows]))
+
+
+def regret(accuracy: Mapping[str, Sequence[float]], key: str) -> float:
+    """Accuracy of the best way minus that of another, in points.
+
+    One half of the test rows says which way is best, the other what it is worth, both ways round: the best of several
+    noisy accuracies on the same rows would look better than it is. So a regret may be negative.
+    """
+    ways = [name for name in accuracy if name != CONFIDENT.key]
+    best = [max(ways, key=lambda name: accuracy[name][half]) for half in (0, 1)]
+    return 100 * float(np.mean([accuracy[best[1 - half]][half] - accuracy[key][half] for half in (0, 1)]))
+
+
+def true_gain(result: Mapping[str, Any], key: str) -> float:
+    """Accuracy of a way minus that of human rows alone."""
+    return float(np.mean(result["accuracy"][key]) - np.mean(result["accuracy"][NULL.key]))
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all users say together."""
-    regrets: dict[str, list[float]] = {"harness weigh": [], **{name: [] for name in POLICIES}}
-    harm = []
-    for result in results:
-        accuracy = result["accuracy"]
-        best = max(value for key, value in accuracy.items() if key != CONFIDENT.key)
-        for name in regrets:
-            key = result["recommended"] if name == "harness weigh" else POLICIES[name]
-            regrets[name].append(100 * max(0.0, best - accuracy[key]))
-        harm.append(result["verdict"] == "use" and accuracy[result["recommended"]] < accuracy[NULL.key] - 0.01)
+    """What all users say together. Coverages are against a truth that is itself measured on some 1,000 rows."""
+    from scipy.stats import binomtest
+
+    regrets = {"harness weigh": [regret(result["accuracy"], result["recommended"]) for result in results]}
+    regrets |= {name: [regret(result["accuracy"], key) for result in results] for name, key in POLICIES.items()}
+    harmed = sum(result["verdict"] == "use" and true_gain(result, result["recommended"]) < -0.01 for result in results)
     means = {name: float(np.mean(values)) for name, values in regrets.items()}
     clear = [result["worth"] for result in results if result["worth"]["clear"]]
+    interval = binomtest(harmed, len(results)).proportion_ci(0.8, "wilson")
+    gains = [r["gain_interval"][0] <= true_gain(r, r["best"]) <= r["gain_interval"][1] for r in results]
+    tested = [result["suspicious"] for result in results if "suspicious" in result]
     return {
         "users": len(results),
         "verdicts": dict(Counter(result["verdict"] for result in results)),
         "mean_regret_points": means,
         "regret_over_best_policy_ratio": means["harness weigh"] / min(means[name] for name in POLICIES),
-        "harmed_share": float(np.mean(harm)),
+        "harmed_share": harmed / len(results),
+        "harmed_interval_80": [interval.low, interval.high],
         "worth_told_share": len(clear) / len(results),
-        "worth_covered_share": float(np.mean([w["covered"] for w in clear])) if clear else None,
-        "gain_covered_share": float(np.mean([
-            r["gain_interval"][0] <= r["accuracy"][r["best"]] - r["accuracy"][NULL.key] <= r["gain_interval"][1]
-            for r in results
-        ])),
+        "worth_covered_share": float(np.mean([worth["covered"] for worth in clear])) if clear else None,
+        "gain_covered_share": float(np.mean(gains)),
         "suspicious": {
-            score: {
-                metric: float(np.mean([r["suspicious"][score][metric] for r in results if "suspicious" in r]))
-                for metric in ("auroc", "precision_at_50")
-            }
-            for score in next((r["suspicious"] for r in results if "suspicious" in r), {})
+            score: {metric: float(np.mean([one[score][metric] for one in tested])) for metric in METRICS}
+            for score in (tested[0] if tested else ())
         },
-    }  # fmt: skip
+    }
 
 
 def show(results: Sequence[Mapping[str, Any]], total: Mapping[str, Any], console: Console) -> None:
     """The tables."""
     table = Table("user", "answer", "gain, points", "true gain of it", "regret", title="Simulated users")
     for result in results:
-        user, accuracy = result["user"], result["accuracy"]
-        best = max(value for key, value in accuracy.items() if key != CONFIDENT.key)
+        user = result["user"]
         table.add_row(
             f"{user['benchmark']}, {user['rows']}, {user['kind']}", f"{result['verdict']}: {result['best']}",
-            f"{100 * result['gain']:+.1f}", f"{100 * (accuracy[result['best']] - accuracy[NULL.key]):+.1f}",
-            f"{100 * (best - accuracy[result['recommended']]):.1f}",
+            f"{100 * result['gain']:+.1f}", f"{100 * true_gain(result, result['best']):+.1f}",
+            f"{regret(result['accuracy'], result['recommended']):.1f}",
         )  # fmt: skip
     console.print(table)
     console.print_json(json.dumps(total))

@@ -64,7 +64,10 @@ def weigh(
     which `AutoModelForSequenceClassification.from_pretrained` loads. weigh.yaml there repeats the run.
 
     To have suspicious rows count as you judge them: copy their id from weights.csv to a file, add a column `verdict`
-    (`keep`, `drop`, or the right label), and run the command again with --reviewed FILE.
+    (`keep`, `drop`, or the right label), and run the command again with --reviewed FILE, with all verdicts so far.
+
+    If the language model had your human rows in sight when it wrote, the gain is optimistic: keep rows that it has
+    not seen, and give only those as PEOPLE.
 
     Interrupted, the same command goes on; finished trials are in the ledger like those of any run.
     """
@@ -73,11 +76,10 @@ def weigh(
     from harness.cli.views import farewell_failed
     from harness.weigh.page import write
     from harness.weigh.result import lines
-    from harness.weigh.session import FailedTrialsError, Session, save_settings
+    from harness.weigh.session import FailedTrialsError, Session
 
     chosen = _settings(people, written, text, label, budget, encoder, reviewed, tuple(settings or ()))
-    place = (folder or Path("weigh") / chosen.title).resolve()
-    save_settings(chosen, place)
+    place = (folder or Path(chosen.out or Path("weigh") / chosen.title)).resolve()
     paths = Paths.at(home, store, tracking_uri)
 
     def say(line: str) -> None:

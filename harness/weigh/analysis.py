@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.seeds import generator
-from harness.weigh.candidates import CANDIDATES, NULL
-from harness.weigh.decision import Predictions, choose, finalists, honest_gain, log_loss
+from harness.weigh.candidates import CANDIDATES, NULL, WRITTEN
+from harness.weigh.decision import Predictions, choose, corrected_gain, finalists, log_loss
 from harness.weigh.folds import fold_name
 from harness.weigh.lengths import FIRST_SEED, Lengths
 from harness.weigh.result import NEXT, Numbers, Standing
@@ -78,9 +78,10 @@ class Evidence:
         sizes = (*self.lengths.shares, 1.0)
         parts: dict[str, list[FloatArray]] = {}
         for name in (NULL.key, best):
-            rows = [
-                self.correct(name, JUDGES, self.lengths.seeds if size == 1.0 else FIRST_SEED, size) for size in sizes
-            ]
+            rows = []
+            for size in sizes:
+                share = 1.0 if name == WRITTEN.key else size  # it has no human rows to take a share of
+                rows.append(self.correct(name, JUDGES, self.lengths.seeds if share == 1.0 else FIRST_SEED, share))
             parts[name] = [np.stack([row[fold] for row in rows]) for fold in JUDGES]
         trained = people * (FOLDS - 1) / FOLDS
         return Curves(np.array([trained * size for size in sizes]), parts[NULL.key], parts[best], TEST_SHARE)
@@ -94,16 +95,18 @@ class Evidence:
             people: number of human rows.
         """
         correct = {name: self.correct(name, JUDGES, self.lengths.seeds) for name in (NULL.key, *best_two)}
-        gain = honest_gain(correct, self.by_fold(best_two), NULL.key, JUDGES, TEST_SHARE)
-        recommended = best if gain.verdict == "use" else NULL.key
+        predictions = self.by_fold(best_two)
+        chosen = {fold: correct[choose(predictions, fold)][fold] for fold in JUDGES}  # no fold chooses what it judges
+        gain = corrected_gain([chosen[fold] - correct[NULL.key][fold] for fold in JUDGES], TEST_SHARE)
+        use = gain.verdict == "use"
         curves = self.curves(best, people)
         alone, both = curves.means()
         return Numbers(
             judged=sum(map(len, correct[NULL.key].values())), best=best, gain=gain,
-            accuracy=accuracy_with_interval(correct[recommended], TEST_SHARE),
+            accuracy=accuracy_with_interval(chosen if use else correct[NULL.key], TEST_SHARE),
             null_accuracy=accuracy_with_interval(correct[NULL.key], TEST_SHARE), standings=self.standings(best_two),
             worth=tuple(worth(curves, generator(0, "worth"))),
-            next_rows=next_rows(curves, recommended == best, NEXT, generator(0, "next rows")),
+            next_rows=next_rows(curves, use, people, NEXT, generator(0, "next rows")),
             curves={round(n): (a, b) for n, a, b in zip(curves.people, alone.tolist(), both.tolist(), strict=True)},
         )  # fmt: skip
 

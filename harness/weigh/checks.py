@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from harness.weigh.reading import Inputs
 FREQUENT, LEAST_SHARE = 30, 0.25
 #: Rows of a label below which a result for it means little.
 FEW = 15
+EAST_ASIAN = "CHINESE OR JAPANESE"
+#: What UTF-8 looks like when it was read as another encoding.
+_BROKEN = re.compile("\ufffd|Ã[\x80-\xbf]|â€")
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,9 @@ def check(inputs: Inputs, duplicates: Duplicates) -> list[str]:
         )
     notes = _script(people, written) + _language(people, written) + _broken(people) + _broken(written)
     if copies := len(duplicates.of_people):
-        notes.append(f"{copies} written rows are copies or near-copies of human rows: they are not trained on.")
+        notes.append(f"Copies or near-copies of human rows among the written ones, not trained on: {copies}.")
     if repeated := len(duplicates.of_written):
-        notes.append(f"{repeated} of {len(written)} written rows are near-duplicates of other written rows.")
+        notes.append(f"Near-duplicates of other rows among the written ones: {repeated} of {len(written)}.")
     return notes + _labels(inputs) + _contradictions(people)
 
 
@@ -80,10 +84,10 @@ def _labels(inputs: Inputs) -> list[str]:
     notes = []
     missing = [label for label, count in zip(inputs.labels, written, strict=True) if not count]
     if missing:
-        notes.append(f"No written row has the label {', '.join(missing)}: written rows alone cannot teach it.")
+        notes.append(f"Labels that no written row has: {', '.join(missing)}. Written rows alone cannot teach them.")
     few = [f"{label} ({count})" for label, count in zip(inputs.labels, people, strict=True) if count < FEW]
     if few:
-        notes.append(f"Few human rows have the label {', '.join(few)}: expect wide intervals.")
+        notes.append(f"Labels of few human rows: {', '.join(few)}. Expect wide intervals.")
     return notes
 
 
@@ -94,26 +98,31 @@ def _contradictions(people: Split) -> list[str]:
     for number, label in zip(group.tolist(), people.labels.tolist(), strict=True):
         labels.setdefault(number, set()).add(label)
     count = sum(len(values) > 1 for values in labels.values())
-    return [f"{count} groups of near-duplicate human rows have different labels; check them."] if count else []
+    return [f"Groups of near-duplicate human rows with different labels: {count}. Check them."] if count else []
 
 
 def _script(people: Split, written: Split) -> list[str]:
-    ours, theirs = (_main_script(row_texts(split)) for split in (people, written))
-    if ours != theirs and "" not in (ours, theirs):
-        raise UserError(
-            f"most human rows are written in {ours.title()} letters, most written rows in {theirs.title()} letters: "
-            "expected one language. Check that the two files belong together, and their encodings."
-        )
-    return []
+    """A note if most letters of the two files are of different scripts; an error if they share none."""
+    ours, theirs = _scripts(row_texts(people)), _scripts(row_texts(written))
+    if not ours or not theirs:
+        return []
+    first, second = (max(counts, key=lambda script: counts[script]) for counts in (ours, theirs))
+    if first == second:
+        return []
+    text = f"most letters of the human rows are {first.title()}, most of the written rows {second.title()}"
+    if ours[second] < ours.total() / 100 and theirs[first] < theirs.total() / 100:
+        raise UserError(f"{text}: expected one language. Check that the files belong together, and their encodings.")
+    return [f"{text[0].upper()}{text[1:]}: one language?"]
 
 
-def _main_script(texts: Sequence[str]) -> str:
-    """The script of most letters, e.g. LATIN; empty without letters."""
+def _scripts(texts: Sequence[str]) -> Counter[str]:
+    """Script -> number of letters in it, e.g. LATIN."""
     counts: Counter[str] = Counter()
     for character, count in Counter("".join(texts)).items():
         if character.isalpha():
-            counts[unicodedata.name(character, "UNKNOWN").partition(" ")[0]] += count
-    return max(counts, key=lambda script: counts[script]) if counts else ""
+            script = unicodedata.name(character, "UNKNOWN").partition(" ")[0]
+            counts[EAST_ASIAN if script in ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO") else script] += count
+    return counts
 
 
 def _language(people: Split, written: Split) -> list[str]:
@@ -125,15 +134,15 @@ def _language(people: Split, written: Split) -> list[str]:
     if other >= LEAST_SHARE * share:
         return []
     return [
-        f"The {FREQUENT} most frequent words of the human rows are {share:.0%} of their words but only {other:.0%} of "
-        "those of the written rows: another language or another kind of text?"
+        f"The {FREQUENT} most frequent words of the human rows are {100 * share:.0f} % of their words but only "
+        f"{100 * other:.0f} % of those of the written rows: another language or another kind of text?"
     ]
 
 
 def _broken(split: Split) -> list[str]:
-    count = sum("\ufffd" in text or "Ã" in text or "â€" in text for text in row_texts(split))
+    """A note if more than one row in a hundred has characters that a wrong encoding leaves."""
+    count = sum(bool(_BROKEN.search(text)) for text in row_texts(split))
     if count <= len(split) // 100:
         return []
-    return [
-        f"{count} of {len(split)} {split.name} rows have broken characters: the file was saved in a wrong encoding."
-    ]
+    kind = "human" if split.name == "people" else "written"
+    return [f"Broken characters in {count} of {len(split)} {kind} rows: saved in a wrong encoding?"]

@@ -15,6 +15,7 @@ FloatArray = npt.NDArray[np.float64]
 Verdict = Literal["use", "do not use", "cannot tell"]
 #: Of all intervals of ``harness weigh``.
 CONFIDENCE = 0.8
+PSEUDO_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def corrected_gain(differences: Sequence[FloatArray], test_share: float) -> Gain
 
     The variance of the mean is (1 / J + n_test / n_train) S² (Nadeau & Bengio 2003, section 4, "corrected resampled
     t-test"), S² the variance of a fold's mean. With few folds their spread alone says little about S²: S² is the larger
-    of the variance between the folds' means and the variance that the spread of single rows gives them.
+    of the variance between the folds' means and the variance that the spread of single rows gives them. Two pseudo-rows
+    that differ by 1 keep the latter above zero where two models agree on every row.
 
     Args:
         differences: for each of J folds, those of its rows [n_j], averaged over seeds.
@@ -75,7 +77,8 @@ def corrected_gain(differences: Sequence[FloatArray], test_share: float) -> Gain
     means = np.array([rows.mean() for rows in differences])
     every = np.concatenate(list(differences))
     between = float(means.var(ddof=1))
-    within = float(sum(((rows - rows.mean()) ** 2).sum() for rows in differences) / max(1, len(every) - folds))
+    squares = sum(float(((rows - rows.mean()) ** 2).sum()) for rows in differences)
+    within = (squares + PSEUDO_ROWS) / (len(every) - folds + PSEUDO_ROWS)
     of_rows = within * folds / len(every)
     variance = max(between, of_rows)
     df = float(folds - 1) if between > of_rows else float(len(every) - folds)
@@ -130,20 +133,3 @@ def choose(predictions: Mapping[str, Mapping[int, Sequence[Predictions]]], witho
         for name, folds in predictions.items()
     }
     return finalists(kept, 1)[0]
-
-
-def honest_gain(
-    correct: Mapping[str, Mapping[int, FloatArray]], predictions: Mapping[str, Mapping[int, Sequence[Predictions]]],
-    null: str, folds: Sequence[int], test_share: float,
-) -> Gain:  # fmt: skip
-    """The gain over the null, each fold judging the candidate that the other folds choose.
-
-    Args:
-        correct: candidate, the null among them -> fold -> 1 or 0 for each row, averaged over seeds.
-        predictions: finalist -> fold -> those of its models.
-        null: the name of the null.
-        folds: the folds that judge: not those that chose the finalists.
-        test_share: see ``corrected_gain``.
-    """
-    differences = [correct[choose(predictions, fold)][fold] - correct[null][fold] for fold in folds]
-    return corrected_gain(differences, test_share)

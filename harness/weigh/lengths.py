@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from harness.weigh.candidates import CANDIDATES
 from harness.weigh.settings import FOLDS, SCREENING
@@ -52,12 +53,15 @@ class Lengths:
         return json.dumps(asdict(self) | {"key": key}).encode()
 
     @classmethod
-    def from_json(cls, content: bytes, key: str) -> Lengths | None:
-        """Reads a file; None if it has another key."""
-        raw = json.loads(content)
-        if raw.pop("key") != key:
+    def read(cls, file: Path, key: str) -> Lengths | None:
+        """Reads a file; None if it is missing or damaged, or has another key."""
+        try:
+            raw = json.loads(file.read_bytes())
+            if raw["key"] != key:
+                return None
+            return cls(raw["steps"], raw["real_steps"], tuple(raw["seeds"]), tuple(raw["shares"]), raw["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return cls(raw["steps"], raw["real_steps"], tuple(raw["seeds"]), tuple(raw["shares"]), raw["seconds"])
 
 
 def choose(people: int, written: int, budget: float, rate: float, slots: int) -> Lengths:

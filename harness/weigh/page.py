@@ -17,6 +17,7 @@ from harness.weigh.candidates import BY_KEY, NULL
 from harness.weigh.decision import CONFIDENCE
 from harness.weigh.pictures import draw
 from harness.weigh.result import Result, accuracy_sentence, decision, how_sure, lines, points, signed
+from harness.weigh.settings import hub_name
 
 PAGE, NUMBERS, ROWS = "report.html", "weigh.json", "weights.csv"
 #: Rows of the table of suspicious rows on the page.
@@ -37,7 +38,7 @@ def write(result: Result, rows: pd.DataFrame, folder: Path, name: str, command: 
     files: dict[str, bytes] = {NUMBERS: result.to_json(), ROWS: rows.to_csv(index=False, float_format="%.6g").encode()}
     for drawing in drawings:
         files |= {f"figures/{file}": content for file, content in drawing.files().items()}
-    files["model/README.md"] = _render("model.md.j2", _card(result, name))
+    files["model/README.md"] = _render("model.md.j2", _card(result, name, "text2" in rows))
     files[PAGE] = _render("weigh.html.j2", _context(result, rows, drawings, name, command))
     for file, content in files.items():
         write_atomically(folder / file, content)
@@ -76,7 +77,7 @@ def _candidates(result: Result) -> list[tuple[str, ...]]:
     return [
         (
             BY_KEY[standing.candidate].title, percent(standing.accuracy), number(standing.log_loss, 3),
-            "the null" if standing.candidate == NULL.key else "yes" if standing.finalist else "no",
+            "what others are compared with" if standing.candidate == NULL.key else "yes" if standing.finalist else "no",
         )
         for standing in result.standings
     ]  # fmt: skip
@@ -92,7 +93,17 @@ def _worth(result: Result) -> list[tuple[str, ...]]:
     return out
 
 
-def _card(result: Result, name: str) -> dict[str, Any]:
+def _training(result: Result) -> str:
+    """The steps of the recommended training."""
+    steps, real_steps = result.settings["steps"], result.settings["real_steps"]
+    source = BY_KEY[result.recommended].source
+    if source == NULL.source:
+        return f"{real_steps} steps"
+    return f"{steps} steps, then {real_steps} on human rows" if source == "generated_then_real" else f"{steps} steps"
+
+
+def _card(result: Result, name: str, pairs: bool) -> dict[str, Any]:
+    encoder = result.settings["encoder"]
     return {
         "name": name,
         "result": result,
@@ -100,6 +111,9 @@ def _card(result: Result, name: str) -> dict[str, Any]:
         "accuracy": accuracy_sentence(result.accuracy),
         "decision": decision(result),
         "how_sure": how_sure(result),
+        "pairs": pairs,
+        "base_model": hub_name(encoder),
+        "training": _training(result),
         "used": f"{result.people:,} human rows"
         + ("" if result.recommended == NULL.key else f" and {result.written:,} rows that a language model wrote"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -103,7 +104,7 @@ def _label_names(records: Sequence[Record], column: str, where: str) -> tuple[st
             f"{where}: expected at most {MOST_LABELS} labels, found {len(values)} in {column!r}. Name the label column "
             "with --label."
         )
-    whole = all(value.lstrip("-").isdigit() for value in values)
+    whole = all(re.fullmatch(r"-?[0-9]+", value) for value in values)
     return tuple(sorted(values, key=lambda value: (int(value), value) if whole else (0, value)))
 
 
@@ -112,7 +113,7 @@ def _label(value: Any, column: str, where: str) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip() if isinstance(value, str | int | bool) else ""
-    if not text:
+    if not text or text != text.encode("utf-8", "replace").decode():
         raise UserError(f"{where}: {column!r}: expected a label, found {value!r}.")
     return text
 
@@ -125,7 +126,7 @@ def _split(
     ids: dict[str, str] = {}
     texts: list[tuple[str, ...]] = []
     classes: list[int] = []
-    own_ids = source.id or ("id" if all("id" in record for _, record in records) else None)
+    own_ids = source.id or _id_column(records)
     for position, record in records:
         row = f"{where}, {position}"
         allow_empty = "drop_empty" in source.clean
@@ -134,7 +135,10 @@ def _split(
         if label not in known:
             raise unknown("label", label, known, f"{row}; the human rows do not have it")
         classes.append(known[label])
-        id_ = f"{name}-{column_of(record, own_ids, row) if own_ids else position.split()[-1]}"
+        own = str(column_of(record, own_ids, row)) if own_ids else position.split()[-1]
+        if "\n" in own or own != own.encode("utf-8", "replace").decode():
+            raise UserError(f"{row}: {own_ids!r}: expected an id on one line, found {own!r}.")
+        id_ = f"{name}-{own}"
         if id_ in ids:
             raise UserError(f"{row}: expected unique ids, found {id_.partition('-')[2]!r} also in {ids[id_]}.")
         ids[id_] = position
@@ -144,11 +148,18 @@ def _split(
     for number, text in enumerate(zip(split.texts, split.pairs or split.texts, strict=True)):
         for part in text:
             if any("\ud800" <= character <= "\udfff" for character in part):
-                raw = part.encode("utf-8", "surrogateescape")[:60]
+                shown = part.encode("utf-8", "backslashreplace").decode()[:60]
                 raise UserError(
-                    f"{where}, {ids[split.ids[number]]}: the text is not UTF-8: {raw!r}. Save the file as UTF-8."
+                    f"{where}, {ids[split.ids[number]]}: the text has a broken character: {shown!r}. Save the file as "
+                    "UTF-8, or mend the row."
                 )
     return split, [f"{where}: {note}" for note in notes]
+
+
+def _id_column(records: Sequence[Record]) -> str | None:
+    """The column ``id``, if every row has one of its own."""
+    values = [str(record.get("id", "")) for _, record in records]
+    return "id" if "" not in values and len(set(values)) == len(values) else None
 
 
 def _check_counts(people: Split, labels: tuple[str, ...], where: str) -> None:
@@ -165,20 +176,25 @@ def _check_counts(people: Split, labels: tuple[str, ...], where: str) -> None:
 def _with_verdicts(inputs: Inputs, path: Path) -> Inputs:
     """The rows after a review: written rows that were dropped are left out, relabeled ones have their new label."""
     where, records = _records(DataSource(file=str(path)))
+    if taken := {KEEP, DROP} & set(inputs.labels):
+        raise UserError(f"{where}: the label {min(taken)!r} is also a verdict; rename it in both files")
     known = {id_.partition("-")[2]: number for number, id_ in enumerate(inputs.written.ids)}
     classes = {label: index for index, label in enumerate(inputs.labels)}
     new = inputs.written.labels.copy()
-    dropped, confirmed = set(), set()
+    dropped: set[int] = set()
+    confirmed: set[int] = set()
     kinds: Counter[str] = Counter()
     for position, record in records:
         row = f"{where}, {position}"
-        verdict = str(column_of(record, "verdict", row) or "").strip()
-        if not verdict:
+        value = column_of(record, "verdict", row)
+        if value is None or value != value or str(value).strip() == "":  # NaN: an empty cell of a parquet file
             continue
-        id_ = str(column_of(record, "id", row))
+        verdict, id_ = _label(value, "verdict", row), str(column_of(record, "id", row))
         if id_ not in known:
             raise unknown("id", id_, known, row)
         number = known[id_]
+        if number in dropped | confirmed:
+            raise UserError(f"{row}: expected one verdict for each id, found another one for {id_!r}.")
         if verdict == DROP:
             dropped.add(number)
             kinds["dropped"] += 1
@@ -196,7 +212,7 @@ def _with_verdicts(inputs: Inputs, path: Path) -> Inputs:
     if not left:
         raise UserError(f"{where}: expected rows to be left, but every written row is dropped.")
     ids = frozenset(rows.ids[number] for number in confirmed)
-    note = f"{where}: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    note = f"{where}: " + (", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no verdict")
     return replace(
         inputs, written=rows.take(left), notes=(*inputs.notes, note), confirmed=ids, reviewed=dict(kinds)
     )  # fmt: skip

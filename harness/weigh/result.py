@@ -165,7 +165,7 @@ def how_sure(result: Result) -> str:
     low, high = result.gain.interval
     return (
         f"{points(result.gain.mean)} points of accuracy over human rows alone ({percent(CONFIDENCE)} interval "
-        f"{points(low)} to {points(high)}), measured on {result.judged} human rows that chose nothing; "
+        f"{points(low)} to {points(high)}), on {result.judged} human rows, each judging a way that other rows chose; "
         f"{confidence(result.gain.sure)} confidence that it is above zero."
     )
 
@@ -177,9 +177,9 @@ def worth_sentence(result: Result) -> str:
         return f"These rows cannot tell how many human rows the {result.written:,} written ones replace."
     worth = next((w for w in reversed(clear) if not w.extrapolated), clear[-1])
     low, high = round(worth.rows.low), round(worth.rows.high)
-    how = "by a fitted curve, " if worth.extrapolated else ""
+    how = "extrapolated, " if worth.extrapolated else ""
     if worth.rows.value >= 0:
-        text = f"replace about {round(worth.rows.value)} more"
+        text = f"are worth about {round(worth.rows.value)} further human rows"
     else:
         text = f"cost as much as losing {round(-worth.rows.value)} of them"
     return (
@@ -199,9 +199,11 @@ def next_sentence(result: Result) -> str:
 
 def suspicious_sentence(result: Result) -> str:
     """How many labels are probably wrong."""
+    if math.isnan(result.wrong_share):
+        return "These human rows are too few, or the task too hard for these models, to tell which labels are wrong."
     return (
         f"{result.suspicious} of {result.written:,} written rows probably have a wrong label (weights.csv); about "
-        f"{percent(result.wrong_share)} of all labels are wrong; {result.unlike} rows are unlike the human ones."
+        f"{percent(result.wrong_share)} of their labels are wrong; {result.unlike} rows are unlike the human ones."
     )
 
 

@@ -15,8 +15,9 @@ from harness.config.experiment import Experiment, GridRow, MethodChoice
 from harness.config.schema import merge, parse
 from harness.config.sources import SOURCES
 from harness.data.selection import select
+from harness.errors import UserError
 from harness.planning.plan import Plan, make
-from harness.planning.trials import Job
+from harness.planning.trials import Job, describe
 from harness.store import Store
 from harness.weigh.candidates import NULL, Candidate
 from harness.weigh.folds import original_id
@@ -117,15 +118,24 @@ def _with_scores(job: Job, plan: Plan) -> Job:
 
 
 def outcomes(plan: Plan, store: Store) -> dict[Run, Outcome]:
-    """The outcomes of the finished trials of a round that are in its grid."""
+    """The outcomes of the trials in the grid of a round, all of them finished.
+
+    Raises:
+        UserError: the store does not have a result that the ledger says is finished.
+    """
     from harness.training.trial_result import load_result
 
     out = {}
     for job in plan.jobs:
+        if not job.requested:  # a checker with other settings may have the same key
+            continue
         trial = job.trial
         result = load_result(trial, store)
         if result is None:
-            continue
+            raise UserError(
+                f"the store {store.root} has no result of {describe(job)}, which the ledger says is finished. Use the "
+                "store that belongs to the ledger, or another --home."
+            )
         splits = plan.splits[trial.task.name]
         test, held_out = splits["test"], splits["validation"]
         log_probs = {name: result.arrays[name][-1].astype(np.float64) for name in ("test", "validation")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,11 @@ UNLIKE = 0.01
 class Views:
     """Log-probabilities [C] by id, by models that have seen neither the row nor its near-duplicates.
 
+    Those of several models are averaged as logarithms, so that a row that many models have scored (a written one, by
+    the models of the human rows of all folds) is as extreme as one that few have.
+
     Attributes:
-        p: of models that human rows trained, averaged over folds and seeds.
+        p: of models that human rows trained.
         q: of models that written rows trained.
     """
 
@@ -47,13 +50,18 @@ def views(outcomes: Mapping[Run, Outcome]) -> Views:
 
 
 def _view(outcomes: Mapping[Run, Outcome], candidate: str) -> dict[str, FloatArray]:
-    probabilities: dict[str, list[FloatArray]] = {}
+    log_probs: dict[str, list[FloatArray]] = {}
     for run, outcome in outcomes.items():
         if run.candidate != candidate or run.share != 1.0:
             continue
         for id_, values in (*zip(outcome.ids, outcome.log_probs, strict=True), *outcome.written.items()):
-            probabilities.setdefault(id_, []).append(np.exp(values))
-    return {id_: np.log(np.clip(np.mean(values, axis=0), 1e-12, 1.0)) for id_, values in probabilities.items()}
+            log_probs.setdefault(id_, []).append(values)
+    return {id_: _normalized(np.mean(values, axis=0)) for id_, values in log_probs.items()}
+
+
+def _normalized(log_probs: FloatArray) -> FloatArray:
+    out: FloatArray = log_probs - np.log(np.exp(log_probs - log_probs.max()).sum()) - log_probs.max()
+    return out
 
 
 def suspicion(inputs: Inputs, both: Views) -> tuple[list[str], Suspicion]:
@@ -64,7 +72,7 @@ def suspicion(inputs: Inputs, both: Views) -> tuple[list[str], Suspicion]:
     result = judge(both.product(inputs.people.ids), inputs.people.labels, both.product(ids), labels)
     sure = np.array([id_ in inputs.confirmed for id_ in ids])
     result.wrong[sure] = 0.0
-    return ids, result
+    return ids, replace(result, share=result.share * float(1 - sure.mean()))
 
 
 def table(

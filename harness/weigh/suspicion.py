@@ -15,6 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 #: Probabilities of a wrong label from which a row is suspicious.
 SUSPICIOUS = 0.5
+#: Pseudo-rows with wrong and with right labels: what is assumed where the rows say nothing.
+PRIOR = (1.0, 9.0)
 _STEPS = 200
 _FLOOR = 1e-6
 
@@ -24,9 +26,9 @@ class Suspicion:
     """What is known of the labels of n written rows.
 
     Attributes:
-        wrong: probability that the label is wrong [n].
+        wrong: probability that the label is wrong [n]; NaN where the models cannot tell.
         suggested: the class with the highest product of both views, int64 [n].
-        share: estimated share of wrong labels.
+        share: estimated share of wrong labels, if written rows are as easy as human ones; NaN where they cannot tell.
     """
 
     wrong: FloatArray
@@ -58,7 +60,9 @@ def judge(people: FloatArray, truth: IntArray, written: FloatArray, labels: IntA
     Human rows calibrate the doubt: with their own labels it is that of right labels, with each other label on purpose
     that of wrong ones. A logistic regression tells the two apart, for as many wrong labels as right ones; the share of
     wrong labels among the written rows is then the one with which the mean of the probabilities is the share itself
-    (Saerens, Latinne & Decaestecker 2002, by expectation maximization).
+    (Saerens, Latinne & Decaestecker 2002, by expectation maximization). All probabilities are NaN if the doubt does not
+    tell flipped labels of human rows from their own: if its AUROC exceeds 0.5 by less than 1 / sqrt(m), about two
+    standard errors at chance.
 
     Args:
         people: log of the product of both views for m human rows, by models that have seen neither them nor their
@@ -68,6 +72,7 @@ def judge(people: FloatArray, truth: IntArray, written: FloatArray, labels: IntA
         labels: their classes [n].
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
 
     classes = people.shape[1]
     right = doubt(people, truth)
@@ -76,6 +81,8 @@ def judge(people: FloatArray, truth: IntArray, written: FloatArray, labels: IntA
     features = np.concatenate([right, flipped])[:, None]
     is_wrong = np.arange(len(features)) >= len(right)
     weights = np.where(is_wrong, 1.0 / (classes - 1), 1.0)
+    if roc_auc_score(is_wrong, features[:, 0], sample_weight=weights) < 0.5 + 1.0 / np.sqrt(len(truth)):
+        return Suspicion(np.full(len(labels), np.nan), written.argmax(axis=1).astype(np.int64), float("nan"))
     model = LogisticRegression(C=1e3).fit(features, is_wrong, sample_weight=weights)
     log_ratio = model.decision_function(doubt(written, labels)[:, None])
     share = _share(log_ratio)
@@ -84,9 +91,10 @@ def judge(people: FloatArray, truth: IntArray, written: FloatArray, labels: IntA
 
 def _share(log_ratio: FloatArray) -> float:
     """The share of wrong labels, from the log of the ratio of the densities of wrong and right ones."""
-    share = 0.5
+    share = PRIOR[0] / sum(PRIOR)
     for _ in range(_STEPS):
-        share = float(np.clip(_sigmoid(log_ratio + _log_odds(share)).mean(), 1e-4, 1 - 1e-4))
+        total = float(_sigmoid(log_ratio + _log_odds(share)).sum())
+        share = (total + PRIOR[0]) / (len(log_ratio) + sum(PRIOR))
     return share
 
 

@@ -121,12 +121,11 @@ def rows_for(people: FloatArray, curve: FloatArray, accuracy: FloatArray) -> Flo
     rising = np.stack([_isotonic(row) for row in curve])
     out = np.empty(len(curve))
     for i, (row, target) in enumerate(zip(rising, accuracy, strict=True)):
-        if row[0] < target < row[-1] or (target == row[0] and row[0] < row[-1]):
+        end = 0 if target < row[0] else -1
+        if (row == target).any():
+            out[i] = x[row == target].mean()  # the middle of a level stretch
+        elif row[0] < target < row[-1]:
             out[i] = np.interp(target, row, x)
-            continue
-        end = 0 if target <= row[0] else -1
-        if target == row[end]:
-            out[i] = x[np.flatnonzero(row == target)].mean()
         else:
             out[i] = x[end] + (target - row[end]) / slope[i] if slope[i] > 1e-9 else np.sign(target - row[end]) * np.inf
     return np.asarray(np.exp(np.clip(out, -np.inf, np.log(MOST * people[-1]))))
@@ -141,9 +140,9 @@ def _isotonic(values: FloatArray) -> FloatArray:
 def worth(curves: Curves, rng: np.random.Generator) -> list[Worth]:
     """The worth of the written rows beside every number of human rows.
 
-    Below all human rows the curve without written rows is measured at more rows; where the written rows are worth more
-    than that, and at all human rows, a fitted curve continues it. The data cannot tell where the interval is wider than
-    ``WIDEST`` times the human rows, or where the curve without written rows does not surely rise.
+    Within the measured sizes the curve without written rows is read off; beyond them (where written rows are worth more
+    than that, or harm below the smallest size) a straight line continues it. The data cannot tell where the interval is
+    wider than ``WIDEST`` times the human rows, or where the curve without written rows does not surely rise.
     """
     alone, both = curves.means()
     alone_draws, both_draws = curves.draws(rng)
@@ -155,23 +154,24 @@ def worth(curves: Curves, rng: np.random.Generator) -> list[Worth]:
         drawn = rows_for(curves.people, alone_draws, both_draws[:, k]) - people
         low, high = (float(end) for end in np.percentile(drawn, tails))
         clear = high - low <= WIDEST * max(people, curves.people[-1] / 2) and high < (MOST - 1) * curves.people[-1] / 2
-        extrapolated = bool(value > curves.people[-1]) or k == len(curves.people) - 1
+        extrapolated = not curves.people[0] <= value <= curves.people[-1]
         out.append(Worth(people, Estimate(value - people, low, high), extrapolated, bool(clear and rises)))
     return out
 
 
-def next_rows(curves: Curves, written: bool, more: int, rng: np.random.Generator) -> Estimate:
+def next_rows(curves: Curves, written: bool, people: int, more: int, rng: np.random.Generator) -> Estimate:
     """The accuracy that ``more`` human rows are expected to add, by the straight line in the logarithm of the rows.
 
     Args:
         curves: the learning curves.
         written: whether written rows are trained on as well.
-        more: number of rows.
+        people: number of human rows so far.
+        more: number of further rows.
         rng: for resampling.
     """
     _, slope = slopes(curves.people, curves.means()[written])
     _, drawn = slopes(curves.people, curves.draws(rng)[written])
-    factor = float(np.log1p(more / curves.people[-1]))
+    factor = float(np.log1p(more / people))
     low, high = np.percentile(factor * drawn, (50 - 50 * CONFIDENCE, 50 + 50 * CONFIDENCE))
     return Estimate(factor * float(slope), float(low), float(high))
 

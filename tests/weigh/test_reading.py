@@ -99,7 +99,8 @@ def without(key):
         (PEOPLE, without("text"), "written.jsonl: expected a text column beside the label 'label'.* --text"),
         (PEOPLE, [{"text": " ", "label": "bad"}, *WRITTEN], "written.jsonl, line 1: 'text' is empty"),
         (PEOPLE, [*WRITTEN, {"text": "x", "label": None}], "written.jsonl, line 7: 'label': expected a label, found"),
-        ([row | {"id": 3} for row in PEOPLE], WRITTEN, "line 2: expected unique ids, found '3' also in line 1"),
+        ([row | {"id": f"a{k}\nb"} for k, row in enumerate(PEOPLE)], WRITTEN, "'id': expected an id on one line"),
+        (PEOPLE, [{"text": "cut \ud83d", "label": "bad"}], r"line 1: the text has a broken character: .*ud83d"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path, people, written, message):
@@ -107,10 +108,18 @@ def test_mistakes_are_named(tmp_path, people, written, message):
         read(files(tmp_path, people, written))
 
 
+def test_ids_that_are_not_unique_are_no_ids(tmp_path):
+    assert read(files(tmp_path, [row | {"id": 3} for row in PEOPLE])).people.ids[:2] == ("people-1", "people-2")
+    named = read(files(tmp_path, [row | {"id": f"x{k}"} for k, row in enumerate(PEOPLE)]))
+    assert named.people.ids[:2] == ("people-x0", "people-x1")
+
+
 def test_bytes_that_are_not_utf8_are_named(tmp_path):
     settings = files(tmp_path)
     (tmp_path / "written.jsonl").write_bytes(b'{"text": "caf\xe9 au lait", "label": "bad"}\n')
-    with pytest.raises(UserError, match=r"written.jsonl, line 1: the text is not UTF-8: .*Save the file as UTF-8"):
+    with pytest.raises(
+        UserError, match=r"written.jsonl, line 1: the text has a broken character: .*Save the file as UTF-8"
+    ):
         read(settings)
 
 
@@ -141,6 +150,7 @@ def test_verdicts_are_taken_back(tmp_path):
         ([(1, "delete")], "unknown verdict 'delete' in .*verdicts.csv, line 2.* Known: bad, drop, good, keep"),
         ([(99, "keep")], "unknown id '99' in .*verdicts.csv, line 2"),
         ([(k, "drop") for k in range(1, 7)], "every written row is dropped"),
+        ([(1, "drop"), (1, "keep")], "line 3: expected one verdict for each id, found another one for '1'"),
     ],
 )
 def test_wrong_verdicts_are_named(tmp_path, rows, message):
@@ -159,7 +169,9 @@ def test_copies_of_human_rows_are_found(tmp_path):
     assert duplicates.of_people.keys() == {"written-7"}
     assert duplicates.of_people["written-7"] in inputs.people.ids
     assert duplicates.of_written["written-8"] == "written-1"
-    assert "1 written rows are copies or near-copies of human rows" in notes(tmp_path, written=[*WRITTEN, PEOPLE[0]])
+    assert "Copies or near-copies of human rows among the written ones, not trained on: 1." in notes(
+        tmp_path, written=[*WRITTEN, PEOPLE[0]]
+    )
 
 
 def test_only_copies_are_refused(tmp_path):
@@ -169,7 +181,7 @@ def test_only_copies_are_refused(tmp_path):
 
 def test_another_script_is_refused_and_another_language_noted(tmp_path):
     russian = [{"text": "это очень хороший день", "label": "good"}, {"text": "плохая погода", "label": "bad"}]
-    with pytest.raises(UserError, match="most human rows are written in Latin letters, most written rows in Cyrillic"):
+    with pytest.raises(UserError, match="most letters of the human rows are Latin, most of the written rows Cyrillic"):
         notes(tmp_path, written=russian)
     english = [{"text": f"this is the best of all the days and I like it {k}", "label": "good"} for k in range(5)]
     english += [{"text": f"it was the worst of the days and I do not like it {k}", "label": "bad"} for k in range(5)]
@@ -180,12 +192,12 @@ def test_another_script_is_refused_and_another_language_noted(tmp_path):
 
 
 def test_a_label_that_no_written_row_has_is_noted(tmp_path):
-    assert "No written row has the label bad" in notes(tmp_path, written=[WRITTEN[0]])
+    assert "Labels that no written row has: bad." in notes(tmp_path, written=[WRITTEN[0]])
 
 
 def test_broken_characters_are_noted(tmp_path):
     broken = [{"text": f"donâ€™t do it {k}", "label": "bad"} for k in range(3)]
-    assert "3 of 9 written rows have broken characters" in notes(tmp_path, written=[*WRITTEN, *broken])
+    assert "Broken characters in 3 of 9 written rows" in notes(tmp_path, written=[*WRITTEN, *broken])
 
 
 @pytest.mark.parametrize(("text", "value"), [("30m", 1800), ("1h30m", 5400), ("90s", 90), (15, 900), ("2 h", 7200)])
@@ -203,10 +215,10 @@ def test_a_yaml_file_has_paths_of_its_own_folder(tmp_path):
     files(tmp_path)
     path = tmp_path / "weigh.yaml"
     path.write_text("people: people.jsonl\nwritten: {file: written.jsonl}\nbudget: 10m\nname: mine\n")
-    settings = from_yaml(path, {"label": "label"}, ("training.epochs=2",))
+    settings = from_yaml(path, {"label": "label"}, ("training.max_length=64",))
     assert len(read(settings).people) == 12
     assert (settings.title, settings.budget, settings.label) == ("mine", 600, "label")
-    assert settings.experiment == {"training": {"epochs": 2}}
+    assert settings.experiment == {"training": {"max_length": 64}}
 
 
 @pytest.mark.parametrize(
@@ -214,7 +226,11 @@ def test_a_yaml_file_has_paths_of_its_own_folder(tmp_path):
     [
         ("people: people.jsonl\n", "written is missing"),
         ("people: a\nwritten: b\nbugdet: 3m\n", "unknown key 'bugdet'. Did you mean 'budget'"),
-        ("people: a\nwritten: b\nexperiment: {seeds: [1]}\n", "`harness weigh` sets it"),
+        (
+            "people: a\nwritten: b\nexperiment: {rows: {test: 3}}\n",
+            "experiment.rows: `harness weigh` sets it",
+        ),
+        ("people: a\nwritten: b\nexperiment: {training: {steps: 9}}\n", "training.steps: `harness weigh` sets it"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, text, message):
@@ -227,3 +243,25 @@ def test_titles_come_from_the_files(tmp_path):
     assert files(tmp_path).title == "people-written"
     assert np.all([character.isalnum() or character in "-_." for character in from_files(
         tmp_path / "my people (1).csv", tmp_path / "b.csv", {}).title])  # fmt: skip
+
+
+def test_verdicts_may_be_numbers(tmp_path):
+    rows = [{"text": f"row {k} of {label}", "label": label} for k in range(5) for label in (0, 1)]
+    pd.DataFrame({"id": [1, 2, 3], "verdict": [0.0, 0.0, float("nan")]}).to_parquet(tmp_path / "verdicts.parquet")
+    settings = files(tmp_path, rows, rows, reviewed=str(tmp_path / "verdicts.parquet"))
+    inputs = read(settings)
+    assert inputs.reviewed == {"kept": 1, "relabeled": 1}
+    assert inputs.written.labels.tolist() == [0, 0, *([0, 1] * 4)]
+
+
+def test_mixed_scripts_are_one_language(tmp_path):
+    people = [{"text": f"これはとてもいいです{k}", "label": label} for k in range(5) for label in ("a", "b")]
+    assert (
+        "language" not in notes(tmp_path, people, [{"text": "本日天気晴朗也", "label": "a"}]).partition("frequent")[0]
+    )
+
+
+def test_accented_capitals_are_not_broken(tmp_path):
+    assert "Broken" not in notes(
+        tmp_path, written=[{"text": f"NÃO EM SÃO PAULO {k}", "label": "bad"} for k in range(3)]
+    )

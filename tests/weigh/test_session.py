@@ -18,13 +18,14 @@ from harness.store import Store
 from harness.testing import make_rows
 from harness.training.run_trial import run
 from harness.weigh import lengths, row_table
-from harness.weigh.analysis import JUDGES
+from harness.weigh.analysis import JUDGES, Evidence
 from harness.weigh.candidates import BY_KEY, CANDIDATES, NULL, WRITTEN
 from harness.weigh.checks import find_duplicates
 from harness.weigh.folds import ALL, fold_name, original_id, write_benchmarks
 from harness.weigh.page import write
 from harness.weigh.reading import read
 from harness.weigh.result import lines
+from harness.weigh.rounds import outcomes
 from harness.weigh.session import FailedTrialsError, Session, save_settings
 from harness.weigh.settings import FOLDS, SCREENING, from_files, from_yaml
 
@@ -234,9 +235,28 @@ def test_the_same_call_again_trains_nothing(answered, folder, tiny_encoder, monk
 
 
 def test_saved_settings_repeat_the_run(folder, tiny_encoder, tmp_path):
-    settings = settings_of(folder, tiny_encoder, label="mood", text="tweet")
+    settings = settings_of(folder, tiny_encoder, label="mood", text="tweet", budget="300h")
     save_settings(settings, tmp_path)
-    assert from_yaml(tmp_path / "weigh.yaml", {}) == settings
+    again = from_yaml(tmp_path / "weigh.yaml", {})
+    assert again == settings.model_copy(update={"out": str(tmp_path)})
+    assert (folder / "out" / "weigh.yaml").is_file()
+
+
+def test_written_rows_alone_may_be_best(answered, folder, tiny_encoder):
+    """They have no human rows, so no smaller share of them: their curve is level."""
+    plans, store = answered[2].plans, Store(str(folder / "home" / "store"))
+    evidence = Evidence(lengths.Lengths(20, 20, (0,), (0.5,), 0.0))
+    for plan in plans[:3]:
+        evidence.outcomes |= outcomes(plan, store)
+    numbers = evidence.numbers([WRITTEN.key, answered[0].result.best], WRITTEN.key, 45)
+    assert numbers.best == WRITTEN.key
+    levels = {both for _, both in numbers.curves.values()}
+    assert len(levels) == 1
+
+
+def test_a_store_that_lacks_a_result_is_named(answered, tmp_path):
+    with pytest.raises(UserError, match=r"has no result of people-written\.fold-.*, which the ledger says is finished"):
+        outcomes(answered[2].plans[0], Store(str(tmp_path)))
 
 
 def test_a_failed_trial_ends_without_an_answer(folder, tiny_encoder, monkeypatch):

@@ -37,6 +37,11 @@ def test_a_falling_stretch_is_made_level():
     assert rows_for(PEOPLE, curve, np.array([0.59])) == pytest.approx([60.0 * np.sqrt(2)])
 
 
+def test_on_a_level_stretch_the_middle_counts():
+    curve = np.array([[0.7, 0.7, 0.8], [0.6, 0.8, 0.8]])
+    assert rows_for(PEOPLE, curve, np.array([0.7, 0.8])) == pytest.approx([60 * np.sqrt(2), 120 * np.sqrt(2)])
+
+
 def test_a_curve_that_does_not_rise_needs_infinitely_many_rows_or_none():
     curve = np.array([[0.6, 0.6, 0.6]])
     assert rows_for(PEOPLE, curve, np.array([0.7])) == pytest.approx([MOST * 240])
@@ -81,6 +86,14 @@ def test_rows_that_harm_have_a_negative_worth():
     assert half.rows.high < 0
 
 
+def test_what_lies_outside_the_measured_sizes_is_extrapolated():
+    rng = np.random.default_rng(0)
+    harmful = worth(simulated(rng, line(0.5, 0.1), line(0.5, 0.1, PEOPLE / 1.5)), rng)
+    assert [result.extrapolated for result in harmful] == [True, False, False]
+    helpful = worth(simulated(rng, line(0.5, 0.1), line(0.5, 0.1, 1.5 * PEOPLE)), rng)
+    assert [result.extrapolated for result in helpful] == [False, False, True]
+
+
 def test_few_rows_cannot_tell():
     rng = np.random.default_rng(0)
     curves = simulated(rng, line(0.5, 0.02), line(0.52, 0.02), rows=12)
@@ -90,7 +103,7 @@ def test_few_rows_cannot_tell():
 def test_the_gain_of_further_rows():
     rng = np.random.default_rng(0)
     curves = simulated(rng, line(0.5, 0.1), line(0.6, 0.0))
-    more = next_rows(curves, False, 240, rng)
+    more = next_rows(curves, False, 300, 300, rng)
     assert more.value == pytest.approx(0.1 * np.log(2), abs=0.01)
     assert more.low < more.value < more.high
-    assert next_rows(curves, True, 240, rng).value == pytest.approx(0.0, abs=0.01)
+    assert next_rows(curves, True, 300, 300, rng).value == pytest.approx(0.0, abs=0.01)
