@@ -20,7 +20,7 @@ from harness.weigh.result import Result, accuracy_sentence, decision, how_sure, 
 from harness.weigh.settings import hub_name
 
 PAGE, NUMBERS, ROWS = "report.html", "weigh.json", "weights.csv"
-#: Rows of the table of suspicious rows on the page.
+#: Rows of the table of the most doubtful rows on the page.
 SHOWN = 25
 
 
@@ -50,27 +50,28 @@ def _render(template: str, context: Mapping[str, Any]) -> bytes:
 
 
 def _context(result: Result, rows: pd.DataFrame, drawings: list[Drawing], name: str, command: str) -> dict[str, Any]:
-    suspicious = rows[rows["p_wrong"] > 0.5].sort_values("p_wrong", ascending=False, kind="stable")
+    doubtful = rows[rows["p_wrong"].notna()].sort_values("p_wrong", ascending=False, kind="stable").head(SHOWN)
     return {
         "name": name,
         "lines": lines(result, "model/"),
         "drawings": drawings,
         "candidates": _candidates(result),
         "worth": _worth(result),
-        "suspicious": [
-            (
-                *map(str, (row["id"], clip(row["text"]), row["label"], row["suggested_label"])),
-                f"{100 * row['p_wrong']:.0f} %",
-            )
-            for row in suspicious.head(SHOWN).to_dict("records")
+        "doubtful": [
+            (*map(str, (row["id"], clip(row["text"]), row["label"], row["suggested_label"])), _share(row["p_wrong"]))
+            for row in doubtful.to_dict("records")
         ],
-        "more": max(0, len(suspicious) - SHOWN),
         "notes": result.notes,
         "result": result,
         "confidence": f"{100 * CONFIDENCE:.0f} %",
         "duration": duration(result.seconds),
         "command": command,
     }
+
+
+def _share(share: float) -> str:
+    """A probability in percent, a small one with one more digit."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
 
 
 def _candidates(result: Result) -> list[tuple[str, ...]]:
