@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import RunConfig, ScalingConfig
+from ray.exceptions import RayActorError
+from ray.train import RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -21,8 +22,10 @@ from harness.training import run_trial
 def fit(job: Job, store: str, report: Callable[[dict[str, Any]], None], scratch: Path) -> None:
     """Trains a trial and writes its result to the store.
 
-    With one worker the TorchTrainer starts no process (``num_workers=0``): starting its five actors takes longer than
-    a small fine-tune. ``ray.train.report`` does not work in this mode, so metrics are reported to Tune directly.
+    A worker group that loses a process is started again, as often as ``resources.retries`` says; what a process raises
+    itself is the trial's error. With one worker the TorchTrainer starts no process (``num_workers=0``): starting its
+    five actors takes longer than a small fine-tune. ``ray.train.report`` does not work in this mode, so metrics are
+    reported to Tune directly.
 
     Args:
         job: the trial to train, and the resources of its workers.
@@ -36,6 +39,25 @@ def fit(job: Job, store: str, report: Callable[[dict[str, Any]], None], scratch:
             lambda: _ignore(run_trial.run(job, Store(store), report)), scaling_config=ScalingConfig(num_workers=0)
         ).fit()
         return
+    for attempt in range(job.resources.retries + 1):
+        try:
+            return _fit_group(job, store, scratch)
+        except WorkerGroupError as error:
+            if attempt == job.resources.retries or not _lost_process(error):
+                raise
+            print(f"a process of the worker group was lost; starting the group again ({error})", flush=True)
+
+
+def _lost_process(error: WorkerGroupError) -> bool:
+    """Whether a process of a group died or hung, by an error that Ray raises itself; the others then fail with it."""
+    return any(
+        isinstance(failure, RayActorError) or type(failure).__module__.startswith("ray.train.v2.")
+        for failure in error.worker_failures.values()
+    )
+
+
+def _fit_group(job: Job, store: str, scratch: Path) -> None:
+    """Trains a trial with a worker group, from its checkpoint if it has one."""
     resources = job.resources
     per_worker = {"CPU": float(resources.cpus), "GPU": resources.gpus}
     if resources.memory_gb:
