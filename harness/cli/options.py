@@ -14,7 +14,7 @@ Set = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", help="A Ray cluster, e.g. auto or ray://head:10001. Default: RAY_ADDRESS, else here."),
+    typer.Option("--address", help="A Ray cluster: auto, or HOST:PORT of its head. Default: RAY_ADDRESS, else here."),
 ]
 Home = Annotated[
     Path, typer.Option("--home", envvar="HARNESS_HOME", help="Folder for the ledger, the store and caches.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from harness.cli.options import HOME, Address, Home, Set, StoreUrl, TrackingUri
+from harness.cli.options import HOME, Address, Home, StoreUrl, TrackingUri
 from harness.errors import UserError
 from harness.paths import Paths
 
@@ -37,12 +37,19 @@ def weigh(
     ] = None,
     reviewed: Annotated[
         Path | None,
-        typer.Option("--reviewed", metavar="FILE", help="Verdicts on written rows: columns id, verdict (see below)."),
+        typer.Option("--reviewed", metavar="FILE", help="Verdicts on written rows: columns id and verdict."),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder of the answer. Default: weigh/NAME.")
     ] = None,
-    settings: Set = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of its trainings or resources, e.g. --set training.learning_rate=5e-5. Repeatable.",
+        ),
+    ] = None,
     address: Address = None,
     home: Home = HOME,
     store: StoreUrl = None,
@@ -69,7 +76,8 @@ def weigh(
     If the language model had your human rows in sight when it wrote, the gain is optimistic: keep rows that it has
     not seen, and give only those as PEOPLE.
 
-    Interrupted, the same command goes on; finished trials are in the ledger like those of any run.
+    Interrupted, the same command goes on; finished trials are in the ledger like those of any run. Exit codes: 0 there
+    is an answer; 1 a trial failed; 2 a mistake in the files or the options; 130 stopped.
     """
     from harness.cli.app import out, recorded_command
     from harness.cli.progress import Progress
