@@ -20,7 +20,7 @@ from harness.cluster.autoscaler import is_autoscaling
 from harness.cluster.head_watch import head_watch, open_connection
 from harness.cluster.nodes import Cluster, Node, alive_nodes
 from harness.cluster.ray_messages import ray_messages
-from harness.errors import UserError
+from harness.errors import StoreError, UserError
 from harness.store import Store
 
 #: Turns off Ray Tune's own files (CSV, pickles), which the ledger replaces.
@@ -190,7 +190,8 @@ def check_store(store: Store, cluster: Cluster, patience: float = CHECK_SECONDS)
         if problems:
             raise UserError(" ".join(problems) + f" {_advice(store)}")
     finally:
-        _remove(store, folder)
+        with suppress(StoreError):  # a store in which files cannot be deleted is good enough
+            store.remove_all(folder)
 
 
 def _round_trips(store: Store, cluster: Cluster, folder: str, patience: float) -> list[str]:
@@ -241,11 +242,3 @@ def _advice(store: Store) -> str:
 def _reason(error: Exception) -> str:
     """The last line of an error, which in Ray's errors is the cause."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-
-
-def _remove(store: Store, folder: str) -> None:
-    import fsspec
-
-    with suppress(Exception):  # also if nothing was written, or may be deleted
-        files, path = fsspec.core.url_to_fs(store.root)
-        files.rm(f"{path}/{folder}", recursive=True)

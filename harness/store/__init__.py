@@ -85,6 +85,10 @@ class Store:
         for partial in (Path(self.files.path) / kind).glob(f".{key}.npz.*.part") if self.local else ():
             partial.unlink(missing_ok=True)
 
+    def remove_all(self, kind: str) -> None:
+        """Removes all artifacts of a kind."""
+        self.files.remove_folder(kind)
+
     def folder(self, kind: str) -> Path:
         """A local folder for files that are appended to: in the store if it is local, else in the user's cache."""
         if self.local:

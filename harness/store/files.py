@@ -116,6 +116,11 @@ class StoreFiles:
             else:
                 self._call("remove", name, self._system.rm_file, self._remote(name))
 
+    def remove_folder(self, name: str) -> None:
+        """Removes a folder with all its files, if it exists."""
+        with suppress(FileNotFoundError):
+            self._call("remove", name, self._system.rm, self._remote(name), recursive=True)
+
     def _local(self, name: str) -> Path:
         return Path(self.path) / name
 

@@ -46,6 +46,16 @@ def test_round_trip(store):
     assert store.get("kind", "key").keys() == {"a"}
 
 
+def test_all_artifacts_of_a_kind_are_removed(store):
+    store.remove_all("kind")  # nothing is there: nothing happens
+    for kind, key in (("kind", "a"), ("kind", "b"), ("other", "a")):
+        store.put(kind, key, x=np.ones(1))
+    store.remove_all("kind")
+    assert not store.has("kind", "a")
+    assert not store.has("kind", "b")
+    assert store.has("other", "a")
+
+
 def test_objects_are_neither_written_to_be_run_nor_read(store):
     store.put("kind", "key", a=np.array([{"x": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
