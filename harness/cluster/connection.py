@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import time
@@ -58,6 +59,8 @@ def connect(address: str | None, home: Path) -> Cluster:
     _on_disconnect.enter_context(ray_messages(log))
     _on_disconnect.enter_context(authentication.restored())
     _on_disconnect.callback(ray.shutdown)
+    # before: a reference to one of Ray's objects that is collected during or after the shutdown ends the process
+    _on_disconnect.callback(gc.collect)
     address = address or os.environ.get("RAY_ADDRESS") or None
     try:
         if address is None:
