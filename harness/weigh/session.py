@@ -136,8 +136,8 @@ class Session:
         rate, slots = self._measure(benchmarks)
         chosen = lengths.choose(len(inputs.people), len(inputs.written), settings.budget, rate, slots)
         self.say(
-            f"{chosen.steps} steps a training, {chosen.real_steps} on human rows alone, seeds "
-            f"{', '.join(map(str, chosen.seeds))}: about {chosen.seconds / 60:.0f} min in all "
+            f"{chosen.steps} steps a training, {chosen.real_steps} on human rows alone, {len(chosen.seeds)} "
+            f"seed{'s' * (len(chosen.seeds) > 1)}: about {chosen.seconds / 60:.0f} min in all "
             f"(budget {settings.budget / 60:.0f} min)."
         )
         if chosen.seconds > 1.2 * settings.budget:
