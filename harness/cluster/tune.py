@@ -17,7 +17,6 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from harness.cluster import forwarding
 from harness.cluster.nodes import Cluster, CurrentSlots
 from harness.cluster.watch import PlaceWatch, SilenceWatch
 from harness.cluster.worker_log import WorkerLog, describe_death
@@ -151,9 +150,8 @@ class ObserverCallback(_Stateless, Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A trial reported an evaluation."""
         self._silence.heard(trial)
-        for entry in result.get("entries", [result.get("entry")]):  # of a worker group each comes alone
-            if isinstance(entry, dict):
-                self._observer.evaluated(self._job(trial), entry)
+        if isinstance(result.get("entry"), dict):
+            self._observer.evaluated(self._job(trial), result["entry"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended, with a result or with an exception."""
@@ -271,9 +269,7 @@ def _attempt(job: Job, store: str, scratch: Path, fit: Fit) -> None:
     """Trains a trial in this process and reports how it ended."""
     log = WorkerLog()
     try:
-        last = forwarding.run(
-            lambda report: fit(job, store, report, scratch), lambda entries: tune.report({"entries": entries})
-        )
+        fit(job, store, lambda entry: tune.report({"entry": entry}), scratch)
     except Exception as error:  # an error of the trial itself, or of the place: it would fail again
         text = whole = traceback.format_exc()
         output = log.end()
@@ -281,7 +277,7 @@ def _attempt(job: Job, store: str, scratch: Path, fit: Fit) -> None:
             text, output = str(error), f"{output}\n{whole}"
         tune.report({"status": 0, "error": text, "log": output, "place": isinstance(error, StoreError)})
     else:
-        tune.report({"entries": last, "status": 1})
+        tune.report({"status": 1})
 
 
 @cache
