@@ -84,6 +84,8 @@ class DependencySearcher(_Stateless, Searcher):
             position for id_, position in self._order.items() if not self._missing[id_]
         ]  # sorted, and so a heap
         self._ids = list(self._waiting)
+        kinds = kinds_of_resources(jobs)
+        self._kinds = {job.trial.id: kinds.index(job.resources) for job in jobs}
         self._blocked: list[tuple[str, str]] = []  # ids of a job and of its failed checker
         self._running: dict[str, str] = {}
         self._observer, self._stop = observer, stop
@@ -104,7 +106,7 @@ class DependencySearcher(_Stateless, Searcher):
             id_ = self._ids[heappop(self._ready)]
             self._running[trial_id] = id_
             del self._waiting[id_]
-            return {"trial": id_}
+            return {"trial": id_, "resources": self._kinds[id_]}
         return None if self._waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -221,10 +223,11 @@ def run(
     """
     folder = Path(tempfile.mkdtemp(prefix="tune-", dir=_make_folder(scratch)))
     place = PlaceWatch()
-    needs = {job.trial.id: _bundle(job.resources) for job in jobs}
+    # Tune unpickles this function for every trial: it must not hold something of every trial
+    bundles = [_bundle(kind) for kind in kinds_of_resources(jobs)]
     limit = CurrentSlots(cluster, {job.resources for job in jobs}, resources.most)
     tuner = Tuner(
-        tune.with_resources(_trainable(jobs, store.root, folder, fit), lambda config: needs[config["trial"]]),
+        tune.with_resources(_trainable(jobs, store.root, folder, fit), lambda config: bundles[config["resources"]]),
         tune_config=TuneConfig(
             # without a fixed number of concurrent trials: nodes may join and leave during the run
             search_alg=DependencySearcher(jobs, observer, limit, lambda: stop() or place.reason),
@@ -241,6 +244,11 @@ def run(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return place.reason
+
+
+def kinds_of_resources(jobs: list[Job]) -> list[Resources]:
+    """The different resources that jobs run with."""
+    return list(dict.fromkeys(job.resources for job in jobs))
 
 
 def _bundle(resources: Resources) -> PlacementGroupFactory:
