@@ -7,8 +7,9 @@ import json
 import pytest
 from ray.tune.search import Searcher
 
-from harness.cluster.tune import DependencySearcher
+from harness.cluster.tune import DependencySearcher, kinds_of_resources
 from harness.config.experiment import MethodChoice, Training
+from harness.config.resources import Resources
 from harness.planning.trials import Job, Task, Trial, TrialStage
 
 from .small import Listener
@@ -108,3 +109,13 @@ def test_no_job_is_given_once_a_stop_is_requested() -> None:
 
 def test_what_tune_pickles_of_the_queue_holds_nothing_of_ours() -> None:
     assert json.dumps(DependencySearcher([QUALITY], Listener()).__getstate__()) == "{}"
+
+
+def test_a_suggestion_names_its_resources_by_their_number_among_the_different_ones() -> None:
+    """Tune unpickles the function that looks them up for every trial: it must not hold one entry a trial."""
+    jobs = [job("ce", seed).model_copy(update={"resources": Resources(cpus=1 + seed % 2)}) for seed in range(6)]
+    kinds = kinds_of_resources(jobs)
+    assert kinds == [Resources(cpus=1), Resources(cpus=2)]
+    queue = DependencySearcher(jobs, Listener())
+    configs = [queue.suggest(f"t{number}") for number in range(6)]
+    assert [kinds[config["resources"]].cpus for config in configs] == [1, 2, 1, 2, 1, 2]
