@@ -21,11 +21,11 @@ from harness.planning.estimate import past_rate, work
 from harness.planning.plan import Plan, missing
 from harness.store import Store
 
-#: Trials from which a first page is written before the report.
-MANY = 500
-
 if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
     from harness.driver import Summary
+
+#: Trials of an experiment from which a first page is written before the report.
+MANY = 500
 
 
 def plan(plan: Plan, paths: Paths, out: Console, measure: bool = False) -> None:
@@ -212,13 +212,14 @@ def report(name: str, paths: Paths, results: Path, out: Console, again: bool = F
     reader = open_reader(paths.tracking_uri, paths.home)
     folder = results / name
     parent, entries = find_parent(name, reader), reader.trials()
-    key = state_key(parent, read_plan(name, parent, entries, reader), entries)
+    planned = read_plan(name, parent, entries, reader)
+    key = state_key(parent, planned, entries)
     written = again or report_key(folder) != key
     if written:
         from harness.reports import page
         from harness.reports.load import load, load_metrics
 
-        if len(entries) >= MANY and (results_so_far := load_metrics(name, reader)) is not None:
+        if len(planned.trials) >= MANY and (results_so_far := load_metrics(name, reader)) is not None:
             page.save(page.first_page(results_so_far), folder)
             first = (folder / "report.html").resolve()
             out.print(f"First page, from metrics alone: {first}. The rest follows.", markup=False, soft_wrap=True)

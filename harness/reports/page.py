@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Mapping
@@ -98,7 +97,7 @@ def render(results: Results) -> dict[str, bytes]:
         context["name"], [(section.title, section.tables) for section in sections]
     ).encode()
     for name in ("report.md", PAGE):
-        page = environment(data_url=_data_url).get_template(f"{name}.j2").render(context)
+        page = environment().get_template(f"{name}.j2").render(context)
         files[name] = page.encode()
     return files
 
@@ -120,7 +119,7 @@ def first_page(results: Results) -> dict[str, bytes]:
     sections = [Section(title, (), tuple(t for t in parts if t.rows)) for title, parts in wanted.items()]
     context = _context(results, [section for section in sections if section.tables])
     context |= {"key": "", "findings": [], "description": FIRST_PAGE}
-    page = environment(data_url=_data_url).get_template(f"{PAGE}.j2").render(context)
+    page = environment().get_template(f"{PAGE}.j2").render(context)
     return {PAGE: page.encode()}
 
 
@@ -201,7 +200,3 @@ def _field(column: str, value: Any) -> str:
     if column in INTEGERS:
         return str(int(value))
     return repr(float(value)) if isinstance(value, float) else str(value)
-
-
-def _data_url(drawing: Drawing) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")

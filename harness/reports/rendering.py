@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.reports import formatting
 
+if TYPE_CHECKING:  # the index of all reports draws nothing
+    from harness.reports.figures.style import Drawing
 
-def environment(**filters: Any) -> Environment:
+
+def environment() -> Environment:
     """The environment of all pages: HTML is escaped, an undefined name is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -20,5 +24,9 @@ def environment(**filters: Any) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": formatting.markdown, **filters}
+    environment.filters |= {"md": formatting.markdown, "data_url": _data_url}
     return environment
+
+
+def _data_url(drawing: Drawing) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")

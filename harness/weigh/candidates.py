@@ -22,17 +22,23 @@ class Candidate:
     @property
     def key(self) -> str:
         """Its short name, e.g. ``both:dimp``."""
-        return f"{self.source}:{self.method}"
+        return key(self.source, self.method)
+
+
+def key(source: str, method: str) -> str:
+    """The short name of a source and a method."""
+    return f"{source}:{method}"
 
 
 #: The null hypothesis: written rows are not used.
 NULL = Candidate("real_small", "ce", "human rows alone")
 WRITTEN = Candidate("generated", "ce", "written rows alone")
+DIMP = Candidate("both", "dimp", "both, written rows weighed by DIMP")
 CANDIDATES = (
     WRITTEN,
     Candidate("both", "ce", "both together"),
     Candidate("both", "mix", "both, human rows with half of the loss"),
-    Candidate("both", "dimp", "both, written rows weighed by DIMP"),
+    DIMP,
     Candidate("both", "filter", "both, written rows that a model of the human rows doubts left out"),
     Candidate("generated_then_real", "ce", "written rows, then human rows"),
     Candidate("generated_then_real", "dimp", "written rows weighed by DIMP, then human rows"),

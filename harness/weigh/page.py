@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import pandas as pd
 
 from harness.files import write_atomically
 from harness.reports.figures.style import Drawing
-from harness.reports.formatting import clip, duration, number, percent
+from harness.reports.formatting import clip, duration, number, percent, points
 from harness.reports.rendering import environment
 from harness.weigh.candidates import BY_KEY, NULL
 from harness.weigh.decision import CONFIDENCE
 from harness.weigh.pictures import draw
-from harness.weigh.result import Result, accuracy_sentence, decision, how_sure, lines, points, signed
+from harness.weigh.result import Result, accuracy_sentence, decision, how_sure, lines, signed
 from harness.weigh.settings import hub_name
 
 PAGE, NUMBERS, ROWS = "report.html", "weigh.json", "weights.csv"
@@ -46,7 +45,7 @@ def write(result: Result, rows: pd.DataFrame, folder: Path, name: str, command: 
 
 
 def _render(template: str, context: Mapping[str, Any]) -> bytes:
-    return environment(data_url=_data_url).get_template(template).render(context).encode()
+    return environment().get_template(template).render(context).encode()
 
 
 def _context(result: Result, rows: pd.DataFrame, drawings: list[Drawing], name: str, command: str) -> dict[str, Any]:
@@ -89,8 +88,8 @@ def _worth(result: Result) -> list[tuple[str, ...]]:
     for worth, (alone, both) in zip(result.worth, result.curves.values(), strict=True):
         low, high = signed(round(worth.rows.low)), signed(round(worth.rows.high))
         rows = f"{signed(round(worth.rows.value))} ({low} to {high})" if worth.clear else "cannot tell"
-        how = "fitted curve" if worth.extrapolated else "measured"
-        out.append((f"{worth.people:.0f}", percent(alone), percent(both), points(both - alone), rows, how))
+        how = "extrapolated" if worth.extrapolated else "measured"
+        out.append((f"{worth.people:.0f}", percent(alone), percent(both), points(both - alone, 1), rows, how))
     return out
 
 
@@ -118,7 +117,3 @@ def _card(result: Result, name: str, pairs: bool) -> dict[str, Any]:
         "used": f"{result.people:,} human rows"
         + ("" if result.recommended == NULL.key else f" and {result.written:,} rows that a language model wrote"),
     }
-
-
-def _data_url(drawing: Drawing) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(drawing.svg).decode("ascii")

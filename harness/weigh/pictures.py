@@ -8,6 +8,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from harness.reports.figures.style import COLORS, GREY, INK, Drawing, panels, style
 from harness.weigh.candidates import BY_KEY, NULL
 from harness.weigh.result import Result
+from harness.weigh.suspicion import SUSPICIOUS
 
 BLUE, ORANGE = COLORS[0], COLORS[1]
 
@@ -65,7 +66,7 @@ def _candidates(result: Result) -> Drawing:
 
 def _views(rows: pd.DataFrame) -> Drawing:
     figure, (ax,) = panels(1, 5.6, 4.2)
-    suspicious = rows["p_wrong"] > 0.5
+    suspicious = rows["p_wrong"] > SUSPICIOUS
     for part, color, label, size in ((~suspicious, BLUE, "others", 9), (suspicious, ORANGE, "suspicious", 14)):
         ax.scatter(
             rows.loc[part, "q_label"], rows.loc[part, "p_label"], s=size, color=color, alpha=0.55, linewidths=0,

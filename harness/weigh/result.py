@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from harness.reports.formatting import points
 from harness.weigh.candidates import BY_KEY, NULL
 from harness.weigh.decision import CONFIDENCE, Gain
 from harness.weigh.worth import Estimate, Worth
@@ -164,9 +165,9 @@ def how_sure(result: Result) -> str:
     """The gain, its interval and its confidence."""
     low, high = result.gain.interval
     return (
-        f"{points(result.gain.mean)} points of accuracy over human rows alone ({percent(CONFIDENCE)} interval "
-        f"{points(low)} to {points(high)}), on {result.judged} human rows, each judging a way that other rows chose; "
-        f"{confidence(result.gain.sure)} confidence that it is above zero."
+        f"{points(result.gain.mean, 1)} points of accuracy over human rows alone ({percent(CONFIDENCE)} interval "
+        f"{points(low, 1)} to {points(high, 1)}), on {result.judged} human rows, each judging a way that other rows "
+        f"chose; {confidence(result.gain.sure)} confidence that it is above zero."
     )
 
 
@@ -192,8 +193,8 @@ def next_sentence(result: Result) -> str:
     """What labeling more rows would bring."""
     rows = result.next_rows
     return (
-        f"About {points(rows.value)} points of accuracy ({percent(CONFIDENCE)} interval {points(rows.low)} to "
-        f"{points(rows.high)}), by the slope of the learning curve."
+        f"About {points(rows.value, 1)} points of accuracy ({percent(CONFIDENCE)} interval {points(rows.low, 1)} to "
+        f"{points(rows.high, 1)}), by the slope of the learning curve."
     )
 
 
@@ -223,12 +224,6 @@ def percent(share: float) -> str:
 def confidence(share: float) -> str:
     """A confidence in whole percent, never 0 or 100."""
     return "more than 99 %" if share > 0.99 else "less than 1 %" if share < 0.01 else percent(share)
-
-
-def points(share: float) -> str:
-    """A difference of shares in percentage points with its sign."""
-    text = f"{100 * share:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def signed(rows: int) -> str:

@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.planning.plan import Plan, make
 from harness.planning.trials import Job, describe
 from harness.store import Store
-from harness.weigh.candidates import NULL, Candidate
+from harness.weigh.candidates import NULL, Candidate, key
 from harness.weigh.folds import original_id
 from harness.weigh.lengths import BATCH, Lengths
 from harness.weigh.settings import WeighSettings
@@ -111,7 +111,7 @@ def _with_scores(job: Job, plan: Plan) -> Job:
     """A model of all human rows of a fold, with the written rows that it is to score."""
     trial = job.trial
     splits = plan.splits[trial.task.name]
-    if f"{trial.source}:{trial.method.name}" != NULL.key or trial.fraction != 1.0 or "generated" not in splits:
+    if key(trial.source, trial.method.name) != NULL.key or trial.fraction != 1.0 or "generated" not in splits:
         return job
     digests = {"generated": splits["generated"].digest}
     return job.model_copy(update={"scores": job.scores | {"generated": digests}})
@@ -141,7 +141,7 @@ def outcomes(plan: Plan, store: Store) -> dict[Run, Outcome]:
         log_probs = {name: result.arrays[name][-1].astype(np.float64) for name in ("test", "validation")}
         written = dict(zip(map(original_id, held_out.ids), log_probs["validation"], strict=True))
         run = Run(
-            f"{trial.source}:{trial.method.name}", trial.task.name.rpartition(".")[2], trial.seed, trial.fraction or 1.0
+            key(trial.source, trial.method.name), trial.task.name.rpartition(".")[2], trial.seed, trial.fraction or 1.0
         )
         out[run] = Outcome(
             tuple(map(original_id, test.ids)), test.labels, log_probs["test"], written | _scores(job, plan, store),
@@ -154,7 +154,7 @@ def _scores(job: Job, plan: Plan, store: Store) -> dict[str, FloatArray]:
     """Written id -> log-probabilities, of the training rows that a model of human rows scored."""
     from harness.checkers.scores import load_scores
 
-    if f"{job.trial.source}:{job.trial.method.name}" != NULL.key or "generated" not in job.scores:
+    if key(job.trial.source, job.trial.method.name) != NULL.key or "generated" not in job.scores:
         return {}
     rows = plan.splits[job.trial.task.name]["generated"]
     values = load_scores(job.trial.id, job.scores["generated"], store).aligned(rows).astype(np.float64)

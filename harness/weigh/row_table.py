@@ -17,7 +17,7 @@ from harness.weigh.checks import Duplicates
 from harness.weigh.folds import original_id
 from harness.weigh.reading import Inputs
 from harness.weigh.rounds import Outcome, Run
-from harness.weigh.suspicion import Suspicion, judge, product
+from harness.weigh.suspicion import SUSPICIOUS, Suspicion, judge, product
 
 FloatArray = npt.NDArray[np.float64]
 #: Share of the human rows that are less similar to other human rows than a written row that counts as unlike them.
@@ -109,7 +109,7 @@ def table(
     ids, judged = wrong
     number = {id_: i for i, id_ in enumerate(ids)}
     frame["p_wrong"] = [float(judged.wrong[number[i]]) if i in number else np.nan for i in written.ids]
-    suspicious = frame["p_wrong"].to_numpy() > 0.5
+    suspicious = frame["p_wrong"].to_numpy() > SUSPICIOUS
     frame["suggested_label"] = [
         str(labels[judged.suggested[number[id_]]]) if flag else ""
         for id_, flag in zip(written.ids, suspicious, strict=True)

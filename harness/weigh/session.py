@@ -23,7 +23,7 @@ from harness.recorder import ProgressObserver
 from harness.store import Store, digest
 from harness.weigh import lengths, row_table
 from harness.weigh.analysis import JUDGES, Evidence
-from harness.weigh.candidates import BY_KEY, CANDIDATES, NULL, WRITTEN, Candidate
+from harness.weigh.candidates import BY_KEY, CANDIDATES, DIMP, NULL, WRITTEN, Candidate
 from harness.weigh.checks import Duplicates, check, find_duplicates
 from harness.weigh.folds import ALL, fold_name, write_benchmarks
 from harness.weigh.lengths import FIRST_SEED, Lengths
@@ -215,7 +215,7 @@ class Session:
             embed(trial, split, tokens_of(trial, split, self.store), self.store, device).astype(np.float64)
             for split in (inputs.people, inputs.written)
         )
-        weighing = numbers.best if BY_KEY[numbers.best].method != "ce" else "both:dimp"
+        weighing = numbers.best if BY_KEY[numbers.best].method != "ce" else DIMP.key
         outcomes = self.evidence.outcomes
         frame = row_table.table(inputs, duplicates, outcomes, views, wrong, (people, written), weighing)
         unlike = frame["flags"].str.split().map(lambda names: "unlike" in names)

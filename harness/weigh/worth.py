@@ -38,7 +38,7 @@ class Worth:
     Attributes:
         people: number of human rows that were trained on.
         rows: how many further human rows the written rows replaced.
-        extrapolated: True if a fitted curve continues the measured one.
+        extrapolated: True if a straight line continues the measured curve.
         clear: False if the data cannot tell.
     """
 
@@ -88,8 +88,8 @@ class Curves:
         return tuple(mean + wider * (sum_ / total - mean) for mean, sum_ in zip((alone, both), sums, strict=True))
 
 
-def slopes(people: FloatArray, accuracy: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Intercept and slope of accuracy against the logarithm of the rows, by least squares.
+def slopes(people: FloatArray, accuracy: FloatArray) -> FloatArray:
+    """The slope of accuracy against the logarithm of the rows, by least squares.
 
     Args:
         people: numbers of rows [k].
@@ -97,8 +97,7 @@ def slopes(people: FloatArray, accuracy: FloatArray) -> tuple[FloatArray, FloatA
     """
     x = np.log(people)
     centered = x - x.mean()
-    slope = (accuracy * centered).sum(axis=-1) / (centered**2).sum()
-    return accuracy.mean(axis=-1) - slope * x.mean(), slope
+    return np.asarray((accuracy * centered).sum(axis=-1) / (centered**2).sum())
 
 
 def rows_for(people: FloatArray, curve: FloatArray, accuracy: FloatArray) -> FloatArray:
@@ -117,7 +116,7 @@ def rows_for(people: FloatArray, curve: FloatArray, accuracy: FloatArray) -> Flo
         Numbers of rows [draws].
     """
     x = np.log(people)
-    _, slope = slopes(people, curve)
+    slope = slopes(people, curve)
     rising = np.stack([_isotonic(row) for row in curve])
     out = np.empty(len(curve))
     for i, (row, target) in enumerate(zip(rising, accuracy, strict=True)):
@@ -147,7 +146,7 @@ def worth(curves: Curves, rng: np.random.Generator) -> list[Worth]:
     alone, both = curves.means()
     alone_draws, both_draws = curves.draws(rng)
     tails = (50 - 50 * CONFIDENCE, 50 + 50 * CONFIDENCE)
-    rises = np.percentile(slopes(curves.people, alone_draws)[1], tails[0]) > 1e-9  # else no distance can be read off
+    rises = np.percentile(slopes(curves.people, alone_draws), tails[0]) > 1e-9  # else no distance can be read off
     out = []
     for k, people in enumerate(curves.people.tolist()):
         value = float(rows_for(curves.people, alone[None], both[k : k + 1])[0])
@@ -169,8 +168,8 @@ def next_rows(curves: Curves, written: bool, people: int, more: int, rng: np.ran
         more: number of further rows.
         rng: for resampling.
     """
-    _, slope = slopes(curves.people, curves.means()[written])
-    _, drawn = slopes(curves.people, curves.draws(rng)[written])
+    slope = slopes(curves.people, curves.means()[written])
+    drawn = slopes(curves.people, curves.draws(rng)[written])
     factor = float(np.log1p(more / people))
     low, high = np.percentile(factor * drawn, (50 - 50 * CONFIDENCE, 50 + 50 * CONFIDENCE))
     return Estimate(factor * float(slope), float(low), float(high))
