@@ -173,7 +173,7 @@ class SqliteReader:
         metrics: dict[str, dict[str, float]] = {}
         epochs: dict[str, int] = {}
         try:
-            with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, timeout=20.0)) as connection:
+            with closing(self._connect()) as connection:
                 rows = connection.execute(runs, (KIND, kind)).fetchall()
                 for run, key, text in connection.execute(f"SELECT run_uuid, key, value FROM tags {of_runs}", arguments):
                     tags.setdefault(run, {})[key] = text
@@ -194,6 +194,21 @@ class SqliteReader:
             )
             for run, status, started, ended, artifacts, experiment in rows
         ]  # fmt: skip
+
+    def _connect(self) -> sqlite3.Connection:
+        """A connection that only reads, unless a process was killed while it wrote: SQLite then undoes that first."""
+        connection = self._open("ro")
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            return self._open("rw")
+        return connection
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self._file}?mode={mode}", uri=True, timeout=20.0)
 
 
 def open_reader(uri: str, home: Path) -> Reader:

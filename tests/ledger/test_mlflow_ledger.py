@@ -6,8 +6,10 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -133,6 +135,21 @@ def test_a_local_ledger_is_read_without_mlflow_and_alike(ledger: Ledger, uri: st
     entry = reader.trials()[job(0).trial.id]
     assert reader.artifact(entry, "history.json") == ledger.artifact(entry, "history.json") is not None
     assert reader.artifact(entry, "no.such") is None
+
+
+def test_a_write_that_a_kill_has_cut_off_is_undone_before_reading(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    finish(ledger, begin(ledger, job(0)))
+    before = SqliteReader(uri).trials()
+    (killed := tmp_path / "killed").mkdir()
+    with closing(sqlite3.connect(tmp_path / "home" / "mlflow.db")) as connection:
+        connection.execute("PRAGMA cache_size = 1")  # the file is written to before the end of the transaction
+        connection.execute("UPDATE tags SET value = 'half done'")
+        connection.execute("CREATE TABLE padding AS SELECT randomblob(1000000)")
+        for file in (tmp_path / "home").glob("mlflow.db*"):
+            shutil.copy(file, killed)
+    assert (killed / "mlflow.db-journal").exists()
+    assert SqliteReader(f"sqlite:///{killed / 'mlflow.db'}").trials() == before
+    assert not (killed / "mlflow.db-journal").exists()
 
 
 def test_the_report_of_an_experiment_is_replaced(ledger: Ledger, uri: str, tmp_path: Path) -> None:
