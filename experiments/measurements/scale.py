@@ -42,6 +42,13 @@ METHODS = ["ce", "focal", "imp", "imp_quality", "dimp", "filter", "prior"]
 EPOCHS = 5
 
 
+def make_inputs(folder: Path) -> tuple[Path, Path]:
+    """An encoder and a benchmark, both tiny."""
+    (folder / "encoder").mkdir(parents=True)
+    (folder / "benchmark").mkdir()
+    return make_encoder(folder / "encoder"), make_benchmark(folder / "benchmark")
+
+
 def simulate(seconds: float, job: Job, store: str, report: Callable[[dict[str, Any]], None], scratch: Path) -> None:
     """In place of training: sleeps, reports, and stores a result that depends on the trial's id alone."""
     from harness.checkers.scores import Scores, save_scores
@@ -196,6 +203,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1_000, 10_000])
     parser.add_argument("--seconds", type=float, default=0.5, help="of a trial (default 0.5)")
     parser.add_argument("--server", action="store_true", help="the ledger is an MLflow server on this machine")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for homes and reports, which stay there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
 
@@ -205,10 +213,8 @@ def main() -> None:
         "python": platform.python_version(), "ray": version("ray"), "mlflow": version("mlflow"),
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
-        folder = Path(temporary)
-        (folder / "encoder").mkdir()
-        (folder / "benchmark").mkdir()
-        files = make_encoder(folder / "encoder"), make_benchmark(folder / "benchmark")
+        folder = args.keep.resolve() if args.keep else Path(temporary)
+        files = make_inputs(folder)
 
         def every(uri: str | None) -> None:
             for trials in args.trials:

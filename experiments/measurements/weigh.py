@@ -19,7 +19,6 @@ is cut to its first layers (--layers), so that twenty users are hours and not da
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import time
@@ -32,13 +31,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from simulated_users import BENCHMARKS, load_rows, shuffled, write_csv
+from wrong_labels import METRICS, compare
 
 from harness import driver
 from harness.cli.progress import Progress
 from harness.config.benchmark import Benchmark, CorruptedSplit
 from harness.data.benchmarks import load, resolve
 from harness.data.corruptions import corrupt
-from harness.data.split import Split, concatenate
+from harness.data.split import Split
 from harness.files import write_atomically
 from harness.paths import Paths
 from harness.seeds import generator
@@ -50,10 +51,8 @@ from harness.weigh.reading import read
 from harness.weigh.rounds import Run, outcomes, plan_round
 from harness.weigh.session import Answer, Session
 from harness.weigh.settings import WeighSettings, from_files
-from harness.weigh.suspicion import doubt, product
 from harness.weigh.worth import rows_for
 
-BENCHMARKS = ("financial", "tweet_irony", "mrpc", "tweet_sentiment")
 SIZES = (100, 300)
 KINDS = ("as they are", "40 % flipped", "half off topic")
 CONFIDENT = Candidate("both", "confident", "both, pruned by confident learning")
@@ -65,7 +64,6 @@ POLICIES = {
 MULTIPLES = (0.2, 0.4, 0.8, 1.6, 3.2)
 TEST_ROWS = 1000
 TRUTH_SEEDS = (0, 1)
-METRICS = ("auroc", "precision_at_50")
 #: Accuracy on every other test row, and on the others.
 Halves = tuple[float, float]
 
@@ -95,17 +93,9 @@ def users(count: int) -> list[User]:
 
 def make_rows(user: User) -> tuple[Benchmark, Split, Split, Split, dict[str, str]]:
     """Benchmark, further human rows (the user's come first), written rows, test rows, true label of flipped rows."""
-    benchmark = resolve(user.benchmark)
-    names = [name for name in ("real_small", "real_large", "generated", "test") if name in benchmark.splits]
-    splits = load(benchmark, names)
-    pool = concatenate("people", [splits[name] for name in names if name.startswith("real")])
-    rng = generator(user.draw, "people", user.benchmark, user.rows)
-    while True:
-        order = rng.permutation(len(pool))
-        if np.bincount(pool.labels[order[: user.rows]], minlength=len(benchmark.labels)).min() >= 5:
-            break
-    people = pool.take(order[: round(user.rows * max(MULTIPLES))])
-    written, truth = splits["generated"], {}
+    benchmark, pool, written, test = load_rows(user.benchmark)
+    people = shuffled(pool, user.rows, user.draw, user.benchmark).take(np.arange(round(user.rows * max(MULTIPLES))))
+    truth = {}
     if user.kind == KINDS[1]:
         flipped = corrupt(
             written, CorruptedSplit(of="generated", flip=0.4, seed=user.draw), benchmark.labels, "written"
@@ -117,16 +107,15 @@ def make_rows(user: User) -> tuple[Benchmark, Split, Split, Split, dict[str, str
         }
         written = flipped
     elif user.kind == KINDS[2]:
-        written = off_topic(written, user, rng)
-    test = splits["test"].take(np.arange(min(TEST_ROWS, len(splits["test"]))))
-    return benchmark, people, written, test, truth
+        written = off_topic(written, user)
+    return benchmark, people, written, test.take(np.arange(min(TEST_ROWS, len(test)))), truth
 
 
-def off_topic(written: Split, user: User, rng: np.random.Generator) -> Split:
+def off_topic(written: Split, user: User) -> Split:
     """Half of the rows with texts of another benchmark; the labels stay."""
     other = BENCHMARKS[(BENCHMARKS.index(user.benchmark) + 3) % len(BENCHMARKS)]
     foreign = load(resolve(other), ["generated"])["generated"].texts
-    replaced = rng.permutation(len(written))[: len(written) // 2]
+    replaced = generator(user.draw, "off topic", user.name).permutation(len(written))[: len(written) // 2]
     texts = list(written.texts)
     pairs = None if written.pairs is None else list(written.pairs)
     for k, row in enumerate(replaced.tolist()):
@@ -134,17 +123,6 @@ def off_topic(written: Split, user: User, rng: np.random.Generator) -> Split:
         if pairs is not None:
             pairs[row] = foreign[(2 * k + 1) % len(foreign)]
     return Split("written", written.ids, tuple(texts), None if pairs is None else tuple(pairs), written.labels)
-
-
-def write_csv(rows: Split, labels: Sequence[str], path: Path) -> None:
-    """A file as a user has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        seconds = rows.pairs or [None] * len(rows)
-        writer.writerow(["id", "sentence1", "sentence2", "label"] if rows.pairs else ["id", "text", "label"])
-        for k, (text, second, label) in enumerate(zip(rows.texts, seconds, rows.labels.tolist(), strict=True)):
-            writer.writerow([k, text, *([second] if rows.pairs else []), labels[label]])
 
 
 class Study:
@@ -240,29 +218,13 @@ class Study:
 
     def suspicious(self, answer: Answer) -> dict[str, dict[str, float]]:
         """AUROC and precision at 50 of the flipped labels, by score."""
-        from cleanlab.rank import get_label_quality_scores  # type: ignore[import-untyped]
-        from sklearn.metrics import roc_auc_score
-
         rows = answer.rows[[f"written-{id_}" in answer.views.q for id_ in answer.rows["id"]]]
-        wrong = rows["id"].isin(self.flipped).to_numpy()
         classes = {label: k for k, label in enumerate(answer.result.settings["labels"])}
-        labels = rows["label"].map(classes).to_numpy(np.int64)
-        log_q = np.stack([answer.views.q[f"written-{id_}"] for id_ in rows["id"]])
-        q = np.exp(log_q)
-        p = np.stack([answer.views.p[f"written-{id_}"] for id_ in rows["id"]])
-        scores = {
-            "product (ours)": doubt(product(p, log_q), labels),
-            "model of human rows alone": doubt(p, labels),
-            "cleanlab, self-confidence": 1 - get_label_quality_scores(labels, q, method="self_confidence"),
-            "cleanlab, normalized margin": 1 - get_label_quality_scores(labels, q, method="normalized_margin"),
-        }
-        return {
-            name: {
-                "auroc": float(roc_auc_score(wrong, values)),
-                "precision_at_50": float(wrong[np.argsort(-values, kind="stable")[:50]].mean()),
-            }
-            for name, values in scores.items()
-        }
+        log_p, log_q = (
+            np.stack([view[f"written-{id_}"] for id_ in rows["id"]]) for view in (answer.views.p, answer.views.q)
+        )
+        wrong = rows["id"].isin(self.flipped).to_numpy()
+        return compare(wrong, rows["label"].map(classes).to_numpy(np.int64), log_p, log_q)
 
 
 def _mean(correct: Mapping[Run, Any], candidate: str, share: float, half: int | None = None) -> float:
