@@ -14,6 +14,15 @@ os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RAY_ADDRESS", None)
 
+#: Files that take a minute or more. Tests side by side take them first, so that no process is left with one alone.
+LONGEST = ("test_driver.py", "test_groups.py", "test_reuse.py", "test_session.py", "test_run_trial.py", "test_weigh.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; the order is otherwise kept."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _node_cache(tmp_path_factory: pytest.TempPathFactory) -> None:

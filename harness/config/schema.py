@@ -171,7 +171,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         neighbors = (file.name for file in path.parent.glob("*.y*ml"))
-        raise unknown("file", path.name, neighbors, str(path.parent)) from None
+        raise unknown("file", path.name, neighbors, str(path.parent.absolute())) from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a NUL in the path, bytes that are not UTF-8
         raise UserError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(raw, dict):
