@@ -85,14 +85,12 @@ def start(folder: Path, trials: int) -> psutil.Popen:
 
 
 def kill(driver: psutil.Popen) -> None:
-    """SIGKILL for the driver, then for what it has started and what does not end by itself."""
-    family = driver.children(recursive=True)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    _, left = psutil.wait_procs(family, timeout=20)
-    for process in left:
+    """SIGKILL for the driver and everything that it has started, as when a machine is lost."""
+    family = [driver, *driver.children(recursive=True)]
+    for process in family:
         with suppress(psutil.Error):
-            process.kill()
+            process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family, timeout=20)
 
 
 def disturb(folder: Path, trials: int, kills: int, rng: random.Random, console: Console) -> tuple[int, int]:

@@ -44,6 +44,7 @@ from harness.files import write_atomically
 from harness.paths import Paths
 from harness.seeds import generator
 from harness.store import Store
+from harness.weigh.analysis import Evidence
 from harness.weigh.candidates import CANDIDATES, NULL, WRITTEN, Candidate
 from harness.weigh.checks import find_duplicates
 from harness.weigh.folds import write_benchmark
@@ -159,6 +160,7 @@ class Study:
             "expected_accuracy": asdict(answer.result.accuracy), "accuracy": accuracy,
             "steps": session.lengths.steps, "real_steps": session.lengths.real_steps, "seconds": seconds,
             "worth": self.worth(answer, curve, at_half),
+            "right": right(session.evidence),
         }  # fmt: skip
         if self.flipped:
             out["suspicious"] = self.suspicious(answer)
@@ -225,6 +227,21 @@ class Study:
         )
         wrong = rows["id"].isin(self.flipped).to_numpy()
         return compare(wrong, rows["label"].map(classes).to_numpy(np.int64), log_p, log_q)
+
+
+def right(evidence: Evidence) -> dict[str, dict[str, str]]:
+    """Candidate -> fold -> a digit for each of its human rows: how many seeds predict it right.
+
+    With these, other rules of decision can be judged without training anything again.
+    """
+    seeds: dict[str, dict[str, list[Any]]] = {}
+    for run, outcome in evidence.outcomes.items():
+        if run.share == 1.0:
+            seeds.setdefault(run.candidate, {}).setdefault(run.benchmark, []).append(outcome.correct)
+    return {
+        candidate: {fold: "".join(f"{count:.0f}" for count in np.sum(values, axis=0)) for fold, values in folds.items()}
+        for candidate, folds in seeds.items()
+    }
 
 
 def _mean(correct: Mapping[Run, Any], candidate: str, share: float, half: int | None = None) -> float:

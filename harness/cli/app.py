@@ -174,11 +174,12 @@ def compare(
     """Compare two experiments cell by cell: which got better or worse, slower or faster.
 
     A cell is a benchmark, source, method, share of real rows and variant. Its trials in B are compared with those in A
-    that have the same seed, with the statistics of reports: mean paired difference, 95 % interval (t), and p corrected
-    for all cells. Cells that only one experiment has are listed. The exit code is 0 whatever the outcome.
+    that have the same seed, with the statistics of reports: mean paired difference, 95 % interval over seeds and test
+    rows (over seeds alone for folders, which have no predictions), and p corrected for all cells. Cells that only one
+    experiment has are listed. The exit code is 0 whatever the outcome.
 
-    B is *better* or *worse*, *faster* or *slower* if p is below 0.05; *unclear* if it is not; *same* if no seed
-    differs; *untested* with one pair or without spread; *unpaired* if no seed has finished in both.
+    B is *better* or *worse*, *faster* or *slower* if p is below 0.05 and the interval excludes zero; *unclear* if not;
+    *same* if no seed differs; *untested* with one pair or without spread; *unpaired* if no seed has finished in both.
 
     `harness compare quickstart quickstart_2` - two experiments of the ledger
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -21,11 +22,11 @@ from harness.paths import Paths
 from harness.reports import formatting
 from harness.reports.comparison import CellComparison, Comparison, compare_trials
 from harness.reports.folder import TRIALS, read_trials
-from harness.reports.load import load_trials
+from harness.reports.load import load_scores
+from harness.reports.resampling import ResampledScores, on_the_same_rows
+from harness.reports.results import Results
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.reports.grid import Key
 
 #: The color of an outcome; all others are plain.
@@ -41,15 +42,17 @@ def compare(first: str, second: str, metric: str, paths: Paths, file: Path | Non
     metrics = {score.key: score for score in SCORES}
     if metric not in metrics:
         raise unknown("metric", metric, metrics)
-    comparison = compare_trials(trials_of(first, paths), trials_of(second, paths), metrics[metric])
+    before, after = results_of(first, paths), results_of(second, paths)
+    resampled = ResampledScores(on_the_same_rows(before.predictions, after.predictions))
+    comparison = compare_trials(before.trials, after.trials, metrics[metric], resampled)
     if file is not None:
         content = {"first": first, "second": second, **comparison.as_json()}
         write_atomically(file, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     show(comparison, first, second, out)
 
 
-def trials_of(text: str, paths: Paths) -> pd.DataFrame:
-    """The trials of a results folder or of an experiment of the ledger, see ``Results.trials``.
+def results_of(text: str, paths: Paths) -> Results:
+    """The trials of a results folder or of an experiment of the ledger; a folder has no predictions.
 
     A folder is what has a path separator in its name, or is a folder with ``trials.csv`` in it.
 
@@ -58,16 +61,20 @@ def trials_of(text: str, paths: Paths) -> pd.DataFrame:
     """
     folder = Path(text)
     if (folder / TRIALS).is_file():
-        return read_trials(folder)
+        return _of_folder(folder)
     if folder.name != text:  # "results/quickstart", "./quickstart"
         if not folder.is_dir():
             near = [child.name for child in folder.parent.iterdir() if child.is_dir()] if folder.parent.is_dir() else []
             raise unknown("results folder", folder.name, near, str(folder.parent))
-        return read_trials(folder)
+        return _of_folder(folder)
     try:
-        return load_trials(text, open_reader(paths.tracking_uri, paths.home))
+        return load_scores(text, open_reader(paths.tracking_uri, paths.home))
     except UserError as error:
         raise UserError(f"{error} Nor is {text!r} a folder with {TRIALS}, as in results/NAME.") from None
+
+
+def _of_folder(folder: Path) -> Results:
+    return Results(read_trials(folder), pd.DataFrame(), pd.DataFrame(), {})
 
 
 def show(comparison: Comparison, first: str, second: str, out: Console) -> None:
@@ -96,7 +103,8 @@ def _table(comparison: Comparison) -> Table:
     """A row for each cell of both, benchmark by benchmark."""
     caption = (
         f"A: mean test {comparison.metric.title}, %. Difference: percentage points, B minus A, on n shared seeds "
-        "(95 % interval, t). p: paired t test, corrected over all cells. Time: stand-alone seconds, B / A."
+        "(95 % interval over seeds and test rows; with * over seeds alone, where predictions are unknown). p: paired t "
+        "test, corrected over all cells. Time: stand-alone seconds, B / A."
     )
     table = Table("cell", box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
     for name in ("A", "n", "difference", "p"):
@@ -117,8 +125,8 @@ def _table(comparison: Comparison) -> Table:
 def _values(cell: CellComparison) -> list[str]:
     score, (ratio, low, high) = cell.score, cell.ratio
     difference = formatting.points(score.mean)
-    if not math.isnan(score.interval[0]):
-        difference += f" ({formatting.point_interval(score.interval)})"
+    if not math.isnan(score.hierarchical[0]):
+        difference += f" ({formatting.point_interval(score.hierarchical)}{'' if score.rows_known else '*'})"
     time = formatting.ratio(ratio)
     if not math.isnan(low):
         time += f" ({low:.2f} to {high:.2f})"

@@ -17,7 +17,7 @@ from harness.ledger.entries import ERROR, LOG, Entry, finished, open_reader
 from harness.ledger.mlflow_pages import table_address, without_password
 from harness.ledger.report_artifacts import attach_report
 from harness.paths import Paths
-from harness.planning.estimate import past_rate, work
+from harness.planning.estimate import PAST_KEYS, past_rate, work
 from harness.planning.plan import Plan, missing
 from harness.store import Store
 
@@ -34,7 +34,7 @@ def plan(plan: Plan, paths: Paths, out: Console, measure: bool = False) -> None:
     With ``measure``, a few training steps are timed if no finished trial gives a rate.
     """
     store = Store(paths.store)
-    entries = open_reader(paths.tracking_uri, paths.home).trials()
+    entries = open_reader(paths.tracking_uri, paths.home).trials(PAST_KEYS)
     todo = {job.trial.id for job in missing(plan, finished(entries), store)}
     out.print(_overview(plan, todo))
     for line in _checkers(plan):
@@ -216,14 +216,16 @@ def report(name: str, paths: Paths, results: Path, out: Console, again: bool = F
     key = state_key(parent, planned, entries)
     written = again or report_key(folder) != key
     if written:
-        from harness.reports import page
         from harness.reports.load import load, load_metrics
 
-        if len(planned.trials) >= MANY and (results_so_far := load_metrics(name, reader)) is not None:
-            page.save(page.first_page(results_so_far), folder)
-            first = (folder / "report.html").resolve()
+        if len(planned.trials) >= MANY and (results_so_far := load_metrics(name, reader, entries)) is not None:
+            from harness.reports import first_page
+
+            first = first_page.write(results_so_far, folder).resolve()
             out.print(f"First page, from metrics alone: {first}. The rest follows.", markup=False, soft_wrap=True)
-        files = page.render(load(name, reader))
+        from harness.reports import page  # with the figures; slow to import
+
+        files = page.render(load(name, reader, entries))
         page.save(files, folder)
         try:
             attach_report(parent, files, paths.tracking_uri, paths.home)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -267,7 +267,8 @@ class PlanRecord:
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
-        return json.dumps(asdict(self), ensure_ascii=False).encode()
+        content = {**vars(self), "trials": [vars(trial) for trial in self.trials]}
+        return json.dumps(content, ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> PlanRecord:

@@ -46,6 +46,10 @@ def work(plan: Plan) -> Callable[[Job], float]:
     return total
 
 
+#: The tags and metrics of past trials that ``past_rate`` needs.
+PAST_KEYS = ("encoder", "layers", "threads", "device", "benchmark", "rows_per_second")
+
+
 def past_rate(trial: Trial, past: Mapping[str, tuple[Mapping[str, str], Mapping[str, float]]]) -> float | None:
     """Median training rows per second of finished trials with the same encoder, threads and device; None without any.
 

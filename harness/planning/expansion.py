@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 
 from harness.config.checkers import DEFAULT_FOLDS, Checker
 from harness.config.experiment import Experiment, MethodChoice, Training
-from harness.config.resources import ExperimentResources
+from harness.config.resources import Resources
 from harness.config.sources import SOURCES, Source
 from harness.data.folds import Fold
 from harness.encoders import EncoderInfo
@@ -48,7 +49,8 @@ def expand(
                 _check_source(task, source)
                 for info, seed, fraction in product(infos, row.seeds or settings.seeds, settings.quality_fractions):
                     planner.add(task, source, info, seed, fraction, requested=True)
-    return _ordered([draft.job(experiment.resources) for draft in drafts.values()])
+    resources = cache(experiment.resources.of)
+    return _ordered([draft.job(resources) for draft in drafts.values()])
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,13 @@ class _Draft:
     scores: dict[str, dict[str, str]] = field(default_factory=dict)
     calibrated: dict[str, None] = field(default_factory=dict)
 
-    def job(self, resources: ExperimentResources) -> Job:
+    def job(self, resources: Callable[[str], Resources]) -> Job:
         """The job; variants in which it is only a checker are left out if the grid contains it in others."""
         requested = [variant for variant, in_grid in self.variants.items() if in_grid]
         return Job(
             trial=self.trial, label=self.label, variants=tuple(requested or self.variants), requested=bool(requested),
             scores=self.scores, calibrated=tuple(self.calibrated),
-            resources=resources.of(self.trial.encoder),
+            resources=resources(self.trial.encoder),
         )  # fmt: skip
 
 
@@ -114,6 +116,8 @@ class _Planner:
         self.diversity_model = self._checker_model(self.checkers.diversity, "checkers.diversity")
         self._known: dict[tuple[str, str, str, int, float | None, _Model, Fold | None], str] = {}
         self._stages: dict[tuple[str, int | None], tuple[TrialStage, ...]] = {}
+        self._tasks: dict[tuple[str, frozenset[str]], Task] = {}
+        self._resources = cache(experiment.resources.of)
 
     def add(self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, requested: bool) -> str:
         """Adds a trial and its checkers; returns the trial's id."""
@@ -191,13 +195,12 @@ class _Planner:
         self, task: Task, source: Source, info: MethodInfo, seed: int, fraction: float, used: float | None,
         model: _Model,
     ) -> Trial:  # fmt: skip
-        experiment = self.experiment
         splits = {*source.splits, "validation", "test"} | ({"real_small"} if used is not None else set())
-        digests = {name: task.digests[name] for name in sorted(splits)}
+        own = self._with_splits(task, frozenset(splits))
         if not info.trains:  # neither the encoder nor how it is trained matters
             stage = TrialStage(splits=source.splits, weighted=False, training=Training(epochs=1))
             return Trial(
-                task=task.model_copy(update={"digests": digests}), source=source.name, stages=(stage,),
+                task=task.model_copy(update={"digests": own.digests}), source=source.name, stages=(stage,),
                 method=info.choice, seed=seed, fraction=used, encoder="", encoder_identity="", threads=1, workers=1,
                 device="cpu",
             )  # fmt: skip
@@ -210,14 +213,22 @@ class _Planner:
             ids = self._diversity(task, source, seed, fraction, number)
             diversity, folds = (None, tuple(ids)) if number else (ids[0], ())
         calibrated = tuple(role for role in ROLES if role in info.needs and getattr(self.checkers, role).temperature)
-        resources = experiment.resources.of(model.encoder)
+        resources = self._resources(model.encoder)
         return Trial(
-            task=Task(name=task.name, labels=task.labels, digests=digests), source=source.name,
+            task=own, source=source.name,
             stages=self._stages_of(source, model.layers), method=info.choice, seed=seed, fraction=used,
             encoder=model.encoder, encoder_identity=model.identity, threads=resources.cpus,
             workers=resources.workers, device="cuda" if resources.gpus > 0 else "cpu",
             quality=quality, diversity=diversity, diversity_folds=folds, calibrated=calibrated,
         )  # fmt: skip
+
+    def _with_splits(self, task: Task, splits: frozenset[str]) -> Task:
+        """A task with the digests of some of its splits, and without what language models are asked."""
+        key = (task.name, splits)
+        if key not in self._tasks:
+            digests = {name: task.digests[name] for name in sorted(splits)}
+            self._tasks[key] = Task(name=task.name, labels=task.labels, digests=digests)
+        return self._tasks[key]
 
     def _stages_of(self, source: Source, layers: int | None) -> tuple[TrialStage, ...]:
         key = (source.name, layers)

@@ -12,9 +12,10 @@ import pandas as pd
 from harness.metrics import Metric
 from harness.reports.costs import with_costs
 from harness.reports.grid import Cells, Key, by_seed, finished, in_order, requested
-from harness.reports.statistics import Paired, Summary, holm, paired, summarize
+from harness.reports.resampling import ResampledScores
+from harness.reports.statistics import FloatArray, Paired, Summary, holm, paired, summarize
 
-#: A difference counts if its p value, corrected for all cells, is below this.
+#: A difference counts if its p value, corrected for all cells, is below this, and its interval excludes zero.
 LEVEL = 0.05
 
 
@@ -40,7 +41,10 @@ class CellComparison:
 
     @property
     def outcome(self) -> str:
-        """ "better", "worse", "same", "unclear" (p too large), "untested" (no p) or "unpaired" (no shared seed)."""
+        """ "better", "worse", "same", "unclear", "untested" (no p) or "unpaired" (no shared seed).
+
+        Unclear: p is too large, or the interval contains zero.
+        """
         return _outcome(self.score, "worse", "better")
 
     @property
@@ -93,15 +97,23 @@ class Comparison:
         return plain
 
 
-def compare_trials(first: pd.DataFrame, second: pd.DataFrame, metric: Metric) -> Comparison:
-    """Compare two experiments by their trials (see ``Results.trials``), in a metric of the test split.
+def compare_trials(
+    first: pd.DataFrame, second: pd.DataFrame, metric: Metric, resampled: ResampledScores | None = None
+) -> Comparison:
+    """Compare two experiments by their trials, in a metric of the test split.
 
     Cells are paired by the seeds that finished in both. p values are those of the paired t test, corrected with Holm's
     method over all cells, scores and times apart.
+
+    Args:
+        first: see ``Results.trials``.
+        second: the same of the other experiment.
+        metric: the score.
+        resampled: the scores of both on resampled test rows; without them, intervals are over seeds alone.
     """
     cells = with_costs(requested(first), first), with_costs(requested(second), second)
     shared = [key for key in in_order([*cells[0], *cells[1]]) if key in cells[0] and key in cells[1]]
-    compared = [_compare(key, cells[0], cells[1], metric) for key in shared]
+    compared = [_compare(key, cells[0], cells[1], metric, resampled) for key in shared]
     scores, times = holm([cell.score.p for cell in compared]), holm([cell.time.p for cell in compared])
     corrected = [
         replace(cell, score=replace(cell.score, p=score), time=replace(cell.time, p=time))
@@ -111,14 +123,20 @@ def compare_trials(first: pd.DataFrame, second: pd.DataFrame, metric: Metric) ->
     return Comparison(metric, tuple(corrected), only[0], only[1], (_devices(first), _devices(second)))
 
 
-def _compare(key: Key, first: Cells, second: Cells, metric: Metric) -> CellComparison:
+def _compare(
+    key: Key, first: Cells, second: Cells, metric: Metric, resampled: ResampledScores | None
+) -> CellComparison:
     column = metric.column("test")
     before, after = by_seed(first[key], column), by_seed(second[key], column)
     seconds = _joined(by_seed(first[key], "stand_alone"), by_seed(second[key], "stand_alone"))
     seconds = seconds[(seconds > 0).all(axis=1)]
     means = seconds.mean()
+    scores = _joined(before, after)
+    rows = (
+        None if resampled is None else _on_resampled_rows(key, (first, second), list(scores.index), column, resampled)
+    )
     return CellComparison(
-        key, summarize(before.to_numpy()), summarize(after.to_numpy()), _paired(_joined(before, after)),
+        key, summarize(before.to_numpy()), summarize(after.to_numpy()), _paired(scores, rows),
         (float(means.iloc[0]), float(means.iloc[1])), _paired(seconds.apply(np.log)),
     )  # fmt: skip
 
@@ -127,8 +145,20 @@ def _joined(first: pd.Series[float], second: pd.Series[float]) -> pd.DataFrame:
     return pd.concat([first, second], axis=1, join="inner", keys=["first", "second"])
 
 
-def _paired(values: pd.DataFrame) -> Paired:
-    return paired(values["second"].to_numpy(), values["first"].to_numpy())
+def _on_resampled_rows(
+    key: Key, sides: tuple[Cells, Cells], seeds: list[int], column: str, resampled: ResampledScores
+) -> FloatArray | None:
+    """The differences of a cell on resampled test rows [seeds, draws]; None where predictions are unknown."""
+    scores = []
+    for cells in sides:
+        trials = finished(cells[key]).set_index("seed")["trial"]
+        scores.append(resampled.of(key.benchmark, trials.loc[seeds].tolist(), column))
+    before, after = scores
+    return None if before is None or after is None else after - before
+
+
+def _paired(values: pd.DataFrame, resampled: FloatArray | None = None) -> Paired:
+    return paired(values["second"].to_numpy(), values["first"].to_numpy(), resampled)
 
 
 def _outcome(pair: Paired, lower: str, higher: str) -> str:
@@ -138,7 +168,7 @@ def _outcome(pair: Paired, lower: str, higher: str) -> str:
         return "same"
     if math.isnan(pair.p):
         return "untested"
-    if pair.p >= LEVEL:
+    if pair.p >= LEVEL or not pair.excludes_zero:
         return "unclear"
     return higher if pair.mean > 0 else lower
 

@@ -36,37 +36,52 @@ WEIGHT_COLUMNS = [*IDENTITY, "id", "label", "corruption", "text", "weight", "mea
 RENAMED = {"seconds_tokenise": "seconds_tokenize"}
 
 
-def load(name: str, reader: Reader) -> Results:
+def load(name: str, reader: Reader, entries: Mapping[str, Entry] | None = None) -> Results:
     """The results of an experiment; every planned trial has its row, done or not.
+
+    Args:
+        name: of the experiment.
+        reader: of the ledger.
+        entries: those of all trials, where they have been read.
 
     Raises:
         UserError: the ledger has no run of the experiment.
     """
-    parent, entries = find_parent(name, reader), reader.trials()
-    return _Loader(read_plan(name, parent, entries, reader), entries, reader).results(parent)
+    loader, parent = _open(name, reader, entries)
+    return loader.results(parent)
 
 
-def load_metrics(name: str, reader: Reader) -> Results | None:
+def load_metrics(name: str, reader: Reader, entries: Mapping[str, Entry] | None = None) -> Results | None:
     """The results of an experiment from the metrics of its trials alone: no artifact of a trial is read.
 
     They lack epochs, weights, distances and predictions. None if the last evaluation is not a trial's result.
 
+    Args:
+        name: of the experiment.
+        reader: of the ledger.
+        entries: those of all trials, where they have been read.
+
     Raises:
         UserError: the ledger has no run of the experiment.
     """
-    parent, entries = find_parent(name, reader), reader.trials()
-    loader = _Loader(read_plan(name, parent, entries, reader), entries, reader)
+    loader, parent = _open(name, reader, entries)
     return loader.metrics(parent) if loader.rule == "last" else None
 
 
-def load_trials(name: str, reader: Reader) -> pd.DataFrame:
-    """``Results.trials`` of an experiment alone: weights, texts and scores are not read.
+def load_scores(name: str, reader: Reader) -> Results:
+    """The trials of an experiment and their predictions: epochs, weights, texts and scores of checkers are not read.
 
     Raises:
         UserError: the ledger has no run of the experiment.
     """
-    parent, entries = find_parent(name, reader), reader.trials()
-    return _Loader(read_plan(name, parent, entries, reader), entries, reader).trials()
+    loader, parent = _open(name, reader)
+    return loader.scores(parent)
+
+
+def _open(name: str, reader: Reader, entries: Mapping[str, Entry] | None = None) -> tuple[_Loader, Entry]:
+    parent = find_parent(name, reader)
+    entries = reader.trials() if entries is None else entries
+    return _Loader(read_plan(name, parent, entries, reader), entries, reader), parent
 
 
 class _Loader:
@@ -106,18 +121,21 @@ class _Loader:
             pd.DataFrame(trials),
             pd.DataFrame(epochs) if epochs else pd.DataFrame(columns=[*IDENTITY, "epoch"]),
             pd.concat(weights, ignore_index=True) if weights else pd.DataFrame(columns=WEIGHT_COLUMNS),
-            self._meta(parent),
+            self._meta(parent) | {"key": state_key(parent, self.plan, self.entries)},
             pd.DataFrame(distances).drop_duplicates() if distances else pd.DataFrame(),
             self._predictions,
         )
 
-    def trials(self) -> pd.DataFrame:
+    def scores(self, parent: Entry) -> Results:
         rows = []
         for trial in self.plan.trials:
             entry = self.entries.get(trial.trial)
-            row = self._row(trial, entry, self._history(entry))
+            history = self._history(entry)
+            if history is not None and trial.requested:
+                self._read_predictions(trial, entry, int(history.chosen(self.rule)["epoch"]))
+            row = self._row(trial, entry, history)
             rows += [_identity(trial, variant) | row for variant in trial.variants or [""]]
-        return pd.DataFrame(rows)
+        return self._of_trials(rows, parent)
 
     def metrics(self, parent: Entry) -> Results:
         rows = []
@@ -127,9 +145,12 @@ class _Loader:
             history = History([{**entry.metrics, "epoch": float(entry.epoch)}]) if entry is not None and done else None
             row = self._row(trial, entry, history)
             rows += [_identity(trial, variant) | row for variant in trial.variants or [""]]
+        return self._of_trials(rows, parent)
+
+    def _of_trials(self, rows: list[dict[str, Any]], parent: Entry) -> Results:
         return Results(
             pd.DataFrame(rows), pd.DataFrame(columns=[*IDENTITY, "epoch"]), pd.DataFrame(columns=WEIGHT_COLUMNS),
-            self._meta(parent),
+            self._meta(parent), predictions=self._predictions,
         )  # fmt: skip
 
     def _history(self, entry: Entry | None) -> History | None:
@@ -172,7 +193,7 @@ class _Loader:
         ids, truth, predicted = Predictions.from_frame(frame).class_indices(epoch, labels)
         if not ids or ids != self._test_ids.setdefault(trial.benchmark, ids):
             return
-        benchmark = self._predictions.setdefault(trial.benchmark, TestPredictions(truth, len(labels)))
+        benchmark = self._predictions.setdefault(trial.benchmark, TestPredictions(truth, len(labels), {}, ids))
         benchmark.predicted[trial.trial] = predicted
 
     def _weights(self, trial: PlannedTrial, identity: dict[str, Any], entry: Entry) -> list[pd.DataFrame]:
@@ -244,7 +265,6 @@ class _Loader:
             "wall_seconds": parent.metrics.get("wall_seconds"),
             "epoch_rule": self.rule,
             "experiment": self._experiment(experiment),
-            "key": state_key(parent, self.plan, self.entries),
         }
 
     def _experiment(self, content: bytes) -> str:

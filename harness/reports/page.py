@@ -5,20 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from harness.files import write_atomically
 from harness.metrics import PRIMARY, SCORES
 from harness.phases import Phase
-from harness.reports import figures, formatting, latex, pooled_tables, tables
+from harness.reports import figures, latex, pooled_tables, tables
+from harness.reports.context import Section, page_context
 from harness.reports.corruption_tables import corruption_scores
 from harness.reports.costs import CHECKERS
-from harness.reports.figures.style import Drawing
 from harness.reports.findings import findings
 from harness.reports.folder import EXPERIMENT, IDENTITY, PAGE, RUNTIME, TRIALS
 from harness.reports.reference import reference
@@ -36,28 +34,9 @@ from harness.reports.results import (
 from harness.reports.state import report_key
 from harness.reports.tables import Table
 
-__all__ = ["first_page", "render", "report_key", "save", "write"]
+__all__ = ["render", "report_key", "save", "write"]
 
 INTEGERS = {"seed", "epoch", "threads"}
-FIRST_PAGE = (
-    "The first page: accuracies and costs from the metrics in the ledger, with intervals over seeds alone. Figures, "
-    "findings and tables of weights follow once every trial has been read; reload the page then."
-)
-EPOCH_RULES = {
-    "last": "All numbers are from the last epoch.",
-    "best_validation": (
-        "All numbers are from the epoch with the best validation accuracy; nothing is selected on the test split."
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page: drawings first, then tables."""
-
-    title: str
-    drawings: tuple[Drawing, ...]
-    tables: tuple[Table, ...]
 
 
 def write(results: Results, folder: Path) -> Path:
@@ -92,7 +71,7 @@ def render(results: Results) -> dict[str, bytes]:
     files[RUNTIME] = _csv(order, [*IDENTITY, *times, *MACHINE, *measured])
     if results.meta.get("experiment"):
         files[EXPERIMENT] = results.meta["experiment"].encode()
-    context = _context(results, sections)
+    context = page_context(results, sections, findings(results))
     files["tables.tex"] = latex.document(
         context["name"], [(section.title, section.tables) for section in sections]
     ).encode()
@@ -100,27 +79,6 @@ def render(results: Results) -> dict[str, bytes]:
         page = environment().get_template(f"{name}.j2").render(context)
         files[name] = page.encode()
     return files
-
-
-def first_page(results: Results) -> dict[str, bytes]:
-    """A page of the accuracies, gains, costs and failures alone, without figures: for many trials, before the rest.
-
-    Its key is empty, so that it never counts as the report.
-
-    Args:
-        results: see ``harness.reports.load.load_metrics``.
-    """
-    wanted = {
-        "Accuracy": [tables.accuracy(results)],
-        "Gain over CE": [tables.gains(results, PRIMARY)],
-        "Cost": [tables.cost(results)],
-        "Failures": [tables.failures(results)],
-    }
-    sections = [Section(title, (), tuple(t for t in parts if t.rows)) for title, parts in wanted.items()]
-    context = _context(results, [section for section in sections if section.tables])
-    context |= {"key": "", "findings": [], "description": FIRST_PAGE}
-    page = environment().get_template(f"{PAGE}.j2").render(context)
-    return {PAGE: page.encode()}
 
 
 def _sections(results: Results) -> list[Section]:
@@ -144,44 +102,6 @@ def _sections(results: Results) -> list[Section]:
         for title in dict.fromkeys((*section_tables, *drawings))
     ]
     return [section for section in sections if section.drawings or section.tables]
-
-
-def _context(results: Results, sections: list[Section]) -> dict[str, Any]:
-    meta = results.meta
-    once = results.trials.drop_duplicates("trial")
-    requested = once[once["requested"].astype(bool)]
-    counts = once["status"].value_counts().sort_index()
-    return {
-        "key": meta.get("key", ""),
-        "name": meta.get("name", "experiment"),
-        "description": meta.get("description", ""),
-        "findings": findings(results),
-        "sections": sections,
-        "counts": ", ".join(f"{count} {status}" for status, count in counts.items()) or "none planned",
-        "planned": len(requested),
-        "checkers": len(once) - len(requested),
-        "seeds": ", ".join(str(seed) for seed in sorted(results.trials["seed"].unique())) or formatting.NONE,
-        "epoch_rule": EPOCH_RULES[meta.get("epoch_rule", "last")],
-        "command": meta.get("command", ""),
-        "facts": _facts(meta),
-        "settings": yaml.safe_dump(meta.get("settings", {}), sort_keys=False, allow_unicode=True, width=100),
-    }
-
-
-def _facts(meta: dict[str, Any]) -> dict[str, str]:
-    """Provenance, label -> value; unknown values are left out."""
-    dirty = " with uncommitted changes" if meta.get("dirty") else ""
-    memory = meta.get("driver_peak_memory_mb")
-    wall = meta.get("wall_seconds")
-    facts = {
-        "Commit": f"{meta['commit']}{dirty}" if meta.get("commit") else "",
-        "Started": str(meta.get("started") or ""),
-        "Wall time (without killed runs)": formatting.duration(float(wall)) if wall is not None else "",
-        "Hardware": str(meta.get("hardware") or ""),
-        "Peak memory of the driver": f"{memory:,.0f} MB" if memory is not None else "",
-        "Versions": ", ".join(f"{package} {version}" for package, version in meta.get("versions", {}).items()),
-    }
-    return {label: value for label, value in facts.items() if value}
 
 
 def _csv(frame: pd.DataFrame, columns: list[str]) -> bytes:

@@ -30,6 +30,7 @@ class TestPredictions:
         truth: class indices [n].
         classes: number of classes.
         predicted: trial id -> class indices [n], -1 for a row without a prediction.
+        ids: of the rows.
     """
 
     __test__ = False  # pytest takes the name for a test's
@@ -37,6 +38,20 @@ class TestPredictions:
     truth: Classes
     classes: int
     predicted: dict[str, Classes] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+
+
+def on_the_same_rows(
+    first: Mapping[str, TestPredictions], second: Mapping[str, TestPredictions]
+) -> dict[str, TestPredictions]:
+    """The predictions of two experiments together, of the benchmarks whose test rows are the same in both."""
+    return {
+        name: TestPredictions(one.truth, one.classes, one.predicted | other.predicted, one.ids)
+        for name, one in first.items()
+        if (other := second.get(name)) is not None
+        and (one.ids, one.classes) == (other.ids, other.classes)
+        and np.array_equal(one.truth, other.truth)
+    }
 
 
 class ResampledScores:

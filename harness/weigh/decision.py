@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.checkers.temperature import calibrated, fit_temperature
+from harness.reports.statistics import t_cdf, t_quantile
 
 FloatArray = npt.NDArray[np.float64]
 Verdict = Literal["use", "do not use", "cannot tell"]
@@ -35,19 +36,15 @@ class Gain:
     @property
     def interval(self) -> tuple[float, float]:
         """The interval with ``CONFIDENCE``."""
-        from scipy import stats  # slow to import
-
-        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, self.df)) * self.error
+        half = t_quantile(0.5 + CONFIDENCE / 2, self.df) * self.error
         return self.mean - half, self.mean + half
 
     @property
     def sure(self) -> float:
         """The confidence that the true mean is above zero: one minus the one-sided p value."""
-        from scipy import stats
-
         if self.error == 0:
             return 0.5 if self.mean == 0 else float(self.mean > 0)
-        return float(stats.t.cdf(self.mean / self.error, self.df))
+        return t_cdf(self.mean / self.error, self.df)
 
     @property
     def verdict(self) -> Verdict:

@@ -90,40 +90,21 @@ def table(
         embeddings: of human and written rows, [m, D] and [n, D].
         weighing: the candidate whose weights are shown.
     """
-    written, labels = inputs.written, np.array(inputs.labels)
-    frame = pd.DataFrame({"id": [original_id(id_) for id_ in written.ids], "text": written.texts})
-    if written.pairs is not None:
-        frame["text2"] = written.pairs
-    frame["label"] = labels[written.labels]
-    weights = _weights(outcomes, weighing)
-    frame["weight"] = [float(np.mean(weights[id_])) if id_ in weights else np.nan for id_ in written.ids]
-    frame["weight_sd"] = [
-        float(np.std(weights[id_], ddof=1)) if len(weights.get(id_, ())) > 1 else np.nan for id_ in written.ids
-    ]
-    for column, view in (("p_label", both.p), ("q_label", both.q)):
-        values = [
-            float(np.exp(view[id_][label])) if id_ in view else np.nan
-            for id_, label in zip(written.ids, written.labels.tolist(), strict=True)
-        ]
-        frame[column] = values
-    ids, judged = wrong
-    number = {id_: i for i, id_ in enumerate(ids)}
-    frame["p_wrong"] = [float(judged.wrong[number[i]]) if i in number else np.nan for i in written.ids]
-    suspicious = frame["p_wrong"].to_numpy() > SUSPICIOUS
-    frame["suggested_label"] = [
-        str(labels[judged.suggested[number[id_]]]) if flag else ""
-        for id_, flag in zip(written.ids, suspicious, strict=True)
-    ]
+    written = inputs.written
     people, rows = (_unit(values) for values in embeddings)
-    frame["looks_real"] = _looks_real(people, rows)
-    similarity = rows @ people.T
-    nearest = similarity.argmax(axis=1)
-    frame["nearest_human"] = [original_id(inputs.people.ids[i]) for i in nearest]
-    frame["similarity"] = similarity[np.arange(len(rows)), nearest]
     copies = {**duplicates.of_written, **duplicates.of_people}
-    frame["duplicate_of"] = [copies.get(id_, "") for id_ in written.ids]
+    frame = pd.DataFrame({
+        **_texts(inputs),
+        **_weights(written.ids, outcomes, weighing),
+        "p_label": _of_label(both.p, written),
+        "q_label": _of_label(both.q, written),
+        **_judgements(inputs, *wrong),
+        "looks_real": _looks_real(people, rows),
+        **_nearest(people, rows, inputs.people),
+        "duplicate_of": [copies.get(id_, "") for id_ in written.ids],
+    })  # fmt: skip
     frame["flags"] = _flags({
-        "wrong_label": suspicious,
+        "wrong_label": frame["p_wrong"].to_numpy() > SUSPICIOUS,
         "unlike": frame["similarity"].to_numpy() < _usual_similarity(people, inputs.people),
         "duplicate": np.array([id_ in duplicates.of_written for id_ in written.ids]),
         "copy": np.array([id_ in duplicates.of_people for id_ in written.ids]),
@@ -132,19 +113,59 @@ def table(
     return frame
 
 
-def _flags(flags: Mapping[str, npt.NDArray[np.bool_]]) -> list[str]:
-    """The names of the flags of every row, with spaces between them."""
-    rows = zip(*flags.values(), strict=True)
-    return [" ".join(name for name, flag in zip(flags, row, strict=True) if flag) for row in rows]
+def _texts(inputs: Inputs) -> dict[str, Sequence[str]]:
+    written = inputs.written
+    second = {} if written.pairs is None else {"text2": written.pairs}
+    labels = [inputs.labels[label] for label in written.labels.tolist()]
+    return {"id": [original_id(id_) for id_ in written.ids], "text": written.texts, **second, "label": labels}
 
 
-def _weights(outcomes: Mapping[Run, Outcome], candidate: str) -> dict[str, list[float]]:
+def _weights(ids: Sequence[str], outcomes: Mapping[Run, Outcome], candidate: str) -> dict[str, list[float]]:
+    """The mean of a row's weights over folds and seeds, and their standard deviation; NaN where there are too few."""
     weights: dict[str, list[float]] = {}
     for run, outcome in outcomes.items():
         if run.candidate == candidate and run.share == 1.0:
             for id_, weight in outcome.weights.items():
                 weights.setdefault(id_, []).append(weight)
-    return weights
+    of_rows = [weights.get(id_, []) for id_ in ids]
+    return {
+        "weight": [float(np.mean(values)) if values else np.nan for values in of_rows],
+        "weight_sd": [float(np.std(values, ddof=1)) if len(values) > 1 else np.nan for values in of_rows],
+    }
+
+
+def _of_label(view: Mapping[str, FloatArray], rows: Split) -> list[float]:
+    """The probability of every row's label; NaN for rows without a view."""
+    return [
+        float(np.exp(view[id_][label])) if id_ in view else np.nan
+        for id_, label in zip(rows.ids, rows.labels.tolist(), strict=True)
+    ]
+
+
+def _judgements(inputs: Inputs, ids: Sequence[str], judged: Suspicion) -> dict[str, Sequence[float | str]]:
+    """The probability that a label is wrong, and for suspicious rows the likeliest one."""
+    of_rows = dict(zip(ids, zip(judged.wrong.tolist(), judged.suggested.tolist(), strict=True), strict=True))
+    pairs = [of_rows.get(id_, (np.nan, 0)) for id_ in inputs.written.ids]
+    return {
+        "p_wrong": [wrong for wrong, _ in pairs],
+        "suggested_label": [inputs.labels[label] if wrong > SUSPICIOUS else "" for wrong, label in pairs],
+    }
+
+
+def _nearest(people: FloatArray, written: FloatArray, rows: Split) -> dict[str, Sequence[float | str]]:
+    """The human row whose text is nearest, and how similar it is (cosine)."""
+    similarity = written @ people.T
+    nearest = similarity.argmax(axis=1)
+    return {
+        "nearest_human": [original_id(rows.ids[i]) for i in nearest],
+        "similarity": similarity[np.arange(len(written)), nearest].tolist(),
+    }
+
+
+def _flags(flags: Mapping[str, npt.NDArray[np.bool_]]) -> list[str]:
+    """The names of the flags of every row, with spaces between them."""
+    rows = zip(*flags.values(), strict=True)
+    return [" ".join(name for name, flag in zip(flags, row, strict=True) if flag) for row in rows]
 
 
 def _unit(values: FloatArray) -> FloatArray:

@@ -10,7 +10,8 @@ import pytest
 
 from harness.metrics import ACCURACY, MACRO_F1
 from harness.reports.comparison import CellComparison, Comparison, compare_trials
-from harness.reports.load import load_trials
+from harness.reports.load import load_scores
+from harness.reports.resampling import ResampledScores, TestPredictions, on_the_same_rows
 
 from .fake_ledger import FakeLedger, Scores
 
@@ -34,10 +35,14 @@ SECOND: Scores = {
 }
 
 
+def trials(name: str, ledger: FakeLedger) -> pd.DataFrame:
+    return load_scores(name, ledger).trials
+
+
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
     ledger = FakeLedger({"a": FIRST, "b": SECOND}, {"a": 10.0, "b": 20.0})
-    return compare_trials(load_trials("a", ledger), load_trials("b", ledger), ACCURACY)
+    return compare_trials(trials("a", ledger), trials("b", ledger), ACCURACY)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_times_are_compared_as_ratios(cells: dict[str, CellComparison]) -> None:
 
 def test_the_other_direction_is_faster_and_mirrored(cells: dict[str, CellComparison]) -> None:
     ledger = FakeLedger({"a": FIRST, "b": SECOND}, {"a": 10.0, "b": 20.0})
-    back = compare_trials(load_trials("b", ledger), load_trials("a", ledger), ACCURACY)
+    back = compare_trials(trials("b", ledger), trials("a", ledger), ACCURACY)
     mirrored = {cell.key.method: cell for cell in back.cells}
     assert mirrored["ce"].speed == "faster"
     assert mirrored["imp"].outcome == "worse"
@@ -91,7 +96,7 @@ def test_cells_of_one_experiment_alone_are_listed(comparison: Comparison) -> Non
 
 def test_another_metric(cells: dict[str, CellComparison]) -> None:
     ledger = FakeLedger({"a": FIRST, "b": SECOND})
-    by_f1 = compare_trials(load_trials("a", ledger), load_trials("b", ledger), MACRO_F1)
+    by_f1 = compare_trials(trials("a", ledger), trials("b", ledger), MACRO_F1)
     (imp,) = [cell for cell in by_f1.cells if cell.key.method == "imp"]
     assert imp.first.mean == pytest.approx(cells["imp"].first.mean - 0.1)
 
@@ -109,8 +114,44 @@ def test_json_has_no_value_that_json_lacks(comparison: Comparison) -> None:
 
 def test_nothing_finished_is_nothing_to_compare() -> None:
     ledger = FakeLedger({"a": {"ce": {0: None, 1: None}}})
-    trials = load_trials("a", ledger)
-    assert set(trials["status"]) == {"missing"}
+    planned = trials("a", ledger)
+    assert set(planned["status"]) == {"missing"}
     columns = {"seconds_train": np.nan, "test_accuracy": np.nan}
-    (cell,) = compare_trials(trials.assign(**columns), pd.DataFrame(trials).assign(**columns), ACCURACY).cells
+    (cell,) = compare_trials(planned.assign(**columns), planned.assign(**columns), ACCURACY).cells
     assert (cell.outcome, cell.speed, cell.score.n) == ("unpaired", "unpaired", 0)
+
+
+# -- test rows -------------------------------------------------------------------------------------------------------
+
+ROWS = 40
+
+
+def predictions(name: str, right: list[int], ids: str = "row-") -> dict[str, TestPredictions]:
+    """Of 40 rows, the first ``right[seed]`` are predicted right."""
+    predicted = {f"{name}-ce-{seed}": (np.arange(ROWS) >= count).astype(np.int64) for seed, count in enumerate(right)}
+    return {"toy": TestPredictions(np.zeros(ROWS, np.int64), 2, predicted, tuple(f"{ids}{i}" for i in range(ROWS)))}
+
+
+def test_few_test_rows_leave_a_gain_unclear_however_alike_the_seeds_are() -> None:
+    """Gains of 2, 3, 2, 3 of 40 rows: p is small over seeds, but other test rows could give another sign."""
+    before, after = [20, 20, 20, 20], [22, 23, 22, 23]
+    scores = ({"ce": {seed: count / ROWS for seed, count in enumerate(counts)}} for counts in (before, after))
+    ledger = FakeLedger(dict(zip("ab", scores, strict=True)))
+    frames = trials("a", ledger), trials("b", ledger)
+    (alone,) = compare_trials(*frames, ACCURACY).cells
+    assert alone.outcome == "better"
+    assert not alone.score.rows_known
+
+    both = on_the_same_rows(predictions("a", before), predictions("b", after))
+    (cell,) = compare_trials(*frames, ACCURACY, ResampledScores(both)).cells
+    assert cell.score.rows_known
+    assert cell.score.interval == alone.score.interval
+    # the rows give the mean a standard error of about sqrt(2.5) / 40 = 0.040
+    low, high = cell.score.hierarchical
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(2.5) / ROWS, rel=0.15)
+    assert low < 0 < high
+    assert cell.outcome == "unclear"
+
+    other = on_the_same_rows(predictions("a", before), predictions("b", after, ids="other-"))
+    (unknown,) = compare_trials(*frames, ACCURACY, ResampledScores(other)).cells
+    assert not unknown.score.rows_known

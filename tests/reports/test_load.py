@@ -22,7 +22,7 @@ from harness.ledger.artifacts import (
 )
 from harness.ledger.entries import Entry
 from harness.ledger.legacy import upgrade_weights
-from harness.reports.load import load, load_metrics, load_trials
+from harness.reports.load import load, load_metrics, load_scores
 
 from .fake_ledger import FakeLedger
 
@@ -59,9 +59,9 @@ def test_weights_of_version_1_have_texts_and_marked_ids() -> None:
 
 def test_a_trial_that_went_on_from_a_checkpoint_is_marked() -> None:
     ledger = FakeLedger({"a": {"ce": {0: 0.5, 1: 0.6}}})
-    assert "resumed" not in load_trials("a", ledger)
+    assert "resumed" not in load_scores("a", ledger).trials
     ledger.trials()["a-ce-1"].metrics["resumed"] = 1.0
-    assert load_trials("a", ledger)["resumed"].tolist() == pytest.approx([float("nan"), 1.0], nan_ok=True)
+    assert load_scores("a", ledger).trials["resumed"].tolist() == pytest.approx([float("nan"), 1.0], nan_ok=True)
 
 
 def test_a_history_of_version_1_is_a_list() -> None:
