@@ -25,6 +25,7 @@ from harness.errors import UserError
 from harness.files import write_atomically
 from harness.ledger.attempts import Part, now
 from harness.ledger.entries import EVALUATIONS, EXPERIMENT, KIND, TRIAL, Entry, best_entries, is_local, local_artifact
+from harness.ledger.local_database import analyze
 from harness.ledger.mlflow_pages import shared_views, without_password
 from harness.planning.trials import Job, describe
 
@@ -224,9 +225,11 @@ class Ledger:
         assert self._parent is not None, "open() comes first"
         self._metrics(self._parent.info.run_id, metrics, 0)
         self._client.set_terminated(self._parent.info.run_id, status)
+        analyze(self.uri)
 
     def add_views(self) -> dict[str, str]:
         """Adds the table and the chart to every experiment that lacks them; experiment name -> MLflow experiment id."""
+        analyze(self.uri)
         experiments = {name: entry.experiment for name, entry in self.parents().items()}
         for id_ in experiments.values():
             self._add_views(id_)

@@ -23,6 +23,7 @@ from harness.config.experiment import MethodChoice, Training
 from harness.errors import UserError
 from harness.ledger.attempts import Outcome, Part, parquet
 from harness.ledger.entries import Entry, SqliteReader, finished
+from harness.ledger.local_database import analyze
 from harness.ledger.mlflow_ledger import Ledger
 from harness.ledger.report_artifacts import attach_report
 from harness.paths import Paths
@@ -297,6 +298,17 @@ def test_an_experiment_has_a_table_and_a_chart_on_the_pages_of_mlflow(ledger: Le
     assert {card["metricSectionId"] for card in chart["compareRunCharts"]} <= {
         section["uuid"] for section in chart["compareRunSections"]
     }
+
+
+def test_the_end_of_a_run_leaves_statistics_for_sqlite(ledger: Ledger, uri: str, tmp_path: Path) -> None:
+    """They are what SQLite needs to sort many trials by a metric without comparing each with each."""
+    finish(ledger, begin(ledger, job(0)))
+    ledger.close("FINISHED", {})
+    with closing(sqlite3.connect(tmp_path / "home" / "mlflow.db")) as connection:
+        tables = {name for (name,) in connection.execute("SELECT DISTINCT tbl FROM sqlite_stat1")}
+    assert {"runs", "tags", "latest_metrics"} <= tables
+    analyze("sqlite:////no/such/mlflow.db")
+    assert not Path("/no").exists()
 
 
 def test_the_views_are_added_once_and_to_ledgers_that_lack_them(
