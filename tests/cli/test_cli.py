@@ -95,7 +95,7 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(
 
 def test_a_file_that_is_not_there(invoke: Callable[..., str]) -> None:
     text = invoke("run", "no/such.yaml", code=2)
-    assert "unknown file 'such.yaml' in no" in text
+    assert f"unknown file 'such.yaml' in {Path('no').absolute()}." in text
     assert "Traceback" not in text
 
 
