@@ -40,7 +40,7 @@ from harness.store import Store
 from harness.training.trial_result import load_result
 
 NAME = "exactly_once"
-BEGUN = "begun.txt"
+BEGUN, KILLS = "begun.txt", "kills.txt"
 
 
 def make_plan(folder: Path, trials: int) -> tuple[Plan, Paths]:
@@ -63,8 +63,7 @@ def count_and_simulate(
         for entry in stored.history:
             report(entry)
         return
-    with begun.open("a") as file:  # a short line of a file opened to append is written whole
-        file.write(job.trial.id + "\n")
+    append(begun, job.trial.id)
     simulate(0.0, job, store, report, scratch)
 
 
@@ -93,30 +92,33 @@ def kill(driver: psutil.Popen) -> None:
     psutil.wait_procs(family, timeout=20)
 
 
-def disturb(folder: Path, trials: int, kills: int, rng: random.Random, console: Console) -> tuple[int, int]:
-    """Runs to the end through kills at random numbers of trials begun; how many kills and starts it took."""
+def disturb(folder: Path, trials: int, kills: int, rng: random.Random, console: Console) -> None:
+    """Runs to the end through kills at random numbers of trials begun; goes on where an earlier call ended."""
     moments = sorted(rng.uniform(0.0, 0.98) * trials for _ in range(kills))
-    happened = starts = 0
-    began = time.perf_counter()
+    began, first = time.perf_counter(), count_lines(folder / BEGUN)
     while True:
+        happened = count_lines(folder / KILLS)
         driver = start(folder, trials)
-        starts += 1
         while driver.poll() is None:
             time.sleep(0.2)
             done = count_lines(folder / BEGUN)
-            if moments and done >= moments[0]:
+            if happened < kills and done >= moments[happened]:
                 time.sleep(rng.uniform(0.0, 2.0))
-                # moments that have passed meanwhile are made up for after the next start
-                moments.pop(0)
                 kill(driver)
-                happened += 1
-                left = (time.perf_counter() - began) * (trials - done) / max(done, 1)
-                console.print(f"kill {happened} of {kills}: {done} trials begun; about {left / 60:.0f} min left")
+                append(folder / KILLS, str(done))
+                left = (time.perf_counter() - began) * (trials - done) / max(done - first, 1)
+                console.print(f"kill {happened + 1} of {kills}: {done} trials begun; about {left / 60:.0f} min left")
                 break
         else:
             if driver.returncode:
                 raise RuntimeError(f"the driver ended with {driver.returncode}; see {folder / 'driver.log'}")
-            return happened, starts
+            return
+
+
+def append(file: Path, line: str) -> None:
+    """Adds a line; a short one is written whole."""
+    with file.open("a") as handle:
+        handle.write(line + "\n")
 
 
 def count_lines(file: Path) -> int:
@@ -164,7 +166,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=22_500)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=None, help="of the moments; default: a new one, printed")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the run, which stays there")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the run; one that is there goes on")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -177,12 +179,10 @@ def main() -> int:
     console.print(f"seed {seed}")
     with tempfile.TemporaryDirectory(prefix="exactly-once-", ignore_cleanup_errors=True) as temporary:
         folder = args.keep.resolve() if args.keep else Path(temporary)
-        make_inputs(folder)
-        began = time.perf_counter()
-        happened, starts = disturb(folder, args.trials, args.kills, random.Random(seed), console)
-        seconds = time.perf_counter() - began
-        report = {"seed": seed, "kills": happened, "starts_of_the_driver": starts, "seconds": seconds}
-        report |= check(folder, args.trials)
+        if not (folder / "benchmark").is_dir():
+            make_inputs(folder)
+        disturb(folder, args.trials, args.kills, random.Random(seed), console)
+        report = {"seed": seed, "kills": count_lines(folder / KILLS), **check(folder, args.trials)}
     table = Table("", "", show_header=False)
     for key, value in report.items():
         table.add_row(key.replace("_", " "), str(value))
