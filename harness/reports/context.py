@@ -48,7 +48,7 @@ def page_context(results: Results, sections: Sequence[Section], findings: Sequen
         "counts": ", ".join(f"{count} {status}" for status, count in counts.items()) or "none planned",
         "planned": len(requested),
         "checkers": len(once) - len(requested),
-        "seeds": ", ".join(str(seed) for seed in sorted(results.trials["seed"].unique())) or formatting.NONE,
+        "seeds": formatting.numbers(results.trials["seed"].unique().tolist()),
         "epoch_rule": EPOCH_RULES[meta.get("epoch_rule", "last")],
         "command": meta.get("command", ""),
         "facts": _facts(meta),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -119,3 +120,15 @@ def clip(text: str, length: int = 280) -> str:
 def _signed(value: float, digits: int) -> str:
     rounded = float(np.round(value, digits)) + 0.0
     return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
+
+
+def numbers(values: Iterable[int]) -> str:
+    """Whole numbers in ascending order; more than five in a row are shortened: ``0 to 99, 200``."""
+    rows: list[list[int]] = []
+    for value in sorted(values):
+        if rows and value == rows[-1][-1] + 1:
+            rows[-1].append(value)
+        else:
+            rows.append([value])
+    parts = (f"{row[0]} to {row[-1]}" if len(row) > 5 else ", ".join(map(str, row)) for row in rows)
+    return ", ".join(parts) or NONE

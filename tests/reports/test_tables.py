@@ -181,6 +181,12 @@ def test_points(value: float, written: str) -> None:
     assert formatting.points(value) == written
 
 
+def test_many_numbers_in_a_row_are_shortened() -> None:
+    assert formatting.numbers([2, 0, 1, 4, 3]) == "0, 1, 2, 3, 4"
+    assert formatting.numbers([*range(1250), 2000, 2002]) == "0 to 1249, 2000, 2002"
+    assert formatting.numbers([]) == "–"
+
+
 def test_durations() -> None:
     assert [formatting.duration(x) for x in (42.4, 200.0, 7500.0)] == ["42 s", "3 min 20 s", "2 h 05 min"]
 
