@@ -206,6 +206,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for homes and reports, which stay there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
+    if args.keep and args.keep.exists():
+        parser.error(f"--keep {args.keep}: expected a folder that is not there yet")
 
     out = Console(highlight=False, width=160)
     report: dict[str, Any] = {

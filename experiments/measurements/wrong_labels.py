@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="+", default=BENCHMARKS)
     parser.add_argument("--rows", type=int, nargs="+", default=SIZES, help="numbers of human rows")
     parser.add_argument("--steps", type=int, default=60, help="of a training")
-    parser.add_argument("--layers", type=int, default=2, help="transformer layers that are kept; 0 for all")
+    parser.add_argument("--layers", type=int, default=0, help="transformer layers that are kept; 0 for all")
     parser.add_argument(
         "--home", type=Path, default=Path(".harness-wrong-labels"), help="for trials; finished ones stay"
     )
