@@ -13,6 +13,8 @@ from pathlib import Path
 from harness.errors import UserError
 
 PACKAGE = "package:"
+#: Kinds of encoders (``model_type``) whose layers are those of BERT and whose heads read the first token.
+BERT_LIKE = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,12 @@ class EncoderInfo:
     Attributes:
         identity: see ``identity``.
         layers: number of transformer layers; None where its configuration does not say, or for a hub name.
+        kind: ``model_type`` of its configuration; None for a hub name.
     """
 
     identity: str
     layers: int | None = None
+    kind: str | None = None
 
 
 def locate(encoder: str) -> str:
@@ -77,17 +81,43 @@ def identity(encoder: str) -> str:
 
 
 def describe(encoder: str) -> EncoderInfo:
-    """The identity of an encoder and its number of layers, without a request to the hub.
+    """The identity, the number of layers and the kind of an encoder, without a request to the hub.
 
     Raises:
         UserError: see ``locate``.
     """
     location = Path(locate(encoder))
-    layers = None
+    layers = kind = None
     if location.is_dir():
         config = json.loads((location / "config.json").read_text(encoding="utf-8"))
-        layers = config.get("num_hidden_layers", config.get("n_layers"))
-    return EncoderInfo(identity(encoder), layers if isinstance(layers, int) else None)
+        layers, kind = config.get("num_hidden_layers", config.get("n_layers")), config.get("model_type")
+    return EncoderInfo(identity(encoder), layers if isinstance(layers, int) else None, kind)
+
+
+def why_no_mean(encoder: str, kind: str) -> str:
+    """Why ``training.pooling: mean`` is not possible with an encoder of some kind; "" if it is."""
+    if kind in BERT_LIKE:
+        return ""
+    kinds = ", ".join(BERT_LIKE)
+    return (
+        f"training.pooling mean: the encoder {encoder!r} is of the kind {kind!r}; expected one of {kinds}, or "
+        "training.pooling first"
+    )
+
+
+def own_pooling(encoder: str) -> str:
+    """The ``training.pooling`` that suits an encoder: ``mean`` if sentence-transformers says so of it, else ``first``.
+
+    Of a hub name only all-MiniLM-L6-v2 is known.
+    """
+    location = Path(locate(encoder))
+    if not location.is_dir():
+        return "mean" if encoder.partition("@")[0] == "sentence-transformers/all-MiniLM-L6-v2" else "first"
+    pooling = location / "1_Pooling" / "config.json"
+    kind = describe(encoder).kind
+    if kind is None or why_no_mean(encoder, kind) or not pooling.is_file():
+        return "first"
+    return "mean" if json.loads(pooling.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens") else "first"
 
 
 def _content(folder: Path) -> str:

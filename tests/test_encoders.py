@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
 from harness import encoders
-from harness.encoders import EncoderInfo, describe, identity, locate
+from harness.encoders import EncoderInfo, describe, identity, locate, own_pooling
 from harness.errors import UserError
 
 
@@ -34,10 +35,22 @@ def test_a_hub_name_is_left_alone():
 
 def test_the_number_of_layers_is_known_without_the_hub(tiny_encoder, tmp_path):
     assert describe("bert-base-uncased") == EncoderInfo("bert-base-uncased", None)
-    assert describe(str(tiny_encoder)) == EncoderInfo(identity(str(tiny_encoder)), 2)
+    assert describe(str(tiny_encoder)) == EncoderInfo(identity(str(tiny_encoder)), 2, "bert")
     for text, layers in (('{"n_layers": 6}', 6), ("{}", None), ('{"num_hidden_layers": "two"}', None)):
         (tmp_path / "config.json").write_text(text)
         assert describe(str(tmp_path)).layers == layers
+
+
+def test_the_pooling_that_an_encoder_was_trained_with(tmp_path):
+    assert own_pooling("bert-base-uncased") == "first"
+    assert own_pooling("sentence-transformers/all-MiniLM-L6-v2@abc") == "mean"
+    (tmp_path / "1_Pooling").mkdir()
+    for kind, mean, expected in (("bert", True, "mean"), ("bert", False, "first"), ("mpnet", True, "first")):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": mean}))
+        assert own_pooling(str(tmp_path)) == expected
+    (tmp_path / "1_Pooling" / "config.json").unlink()
+    assert own_pooling(str(tmp_path)) == "first"
 
 
 def test_a_folder(tiny_encoder):

@@ -98,6 +98,10 @@ class GridRow(FrozenModel):
         return [value] if isinstance(value, str | dict) else value
 
 
+#: Settings of ``Training`` that came later, with their defaults.
+NEWER: dict[str, Any] = {"layers": None, "pooling": "first"}
+
+
 class Training(FrozenModel):
     """How a classifier is fine-tuned. The same for every method of an experiment."""
 
@@ -130,12 +134,15 @@ class Training(FrozenModel):
     evaluation_batch_size: Positive = 64
     layers: Positive | None = None
     """How many of the encoder's transformer layers are kept, counted from the input; default: all."""
+    pooling: Literal["first", "mean"] = "first"
+    """What of a row the classification head reads. ``first``: the first token, as BERT's does. ``mean``: the mean over
+    its tokens, by a layer that is added, for encoders trained that way, such as all-MiniLM-L6-v2."""
 
     @model_serializer(mode="wrap")
-    def _without_default_layers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out the default, so that it is not part of the ids of trials that are older than this setting."""
+    def _without_newer_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out defaults, so that they are not part of the ids of trials that are older than these settings."""
         content: dict[str, Any] = handler(self)
-        return {key: value for key, value in content.items() if key != "layers" or value is not None}
+        return {key: value for key, value in content.items() if NEWER.get(key, ...) != value}
 
     @property
     def evaluation_count(self) -> int:

@@ -12,7 +12,7 @@ from harness.config.experiment import Experiment, MethodChoice, Training
 from harness.config.resources import Resources
 from harness.config.sources import SOURCES, Source
 from harness.data.folds import Fold
-from harness.encoders import EncoderInfo
+from harness.encoders import EncoderInfo, why_no_mean
 from harness.errors import UserError
 from harness.planning.trials import ROLES, Job, MethodInfo, Task, Trial, TrialStage
 
@@ -151,6 +151,8 @@ class _Planner:
     def _model(self, encoder: str, layers: int | None, group: str) -> _Model:
         """An encoder and the number of its layers, None for all of them."""
         info = self.describe_encoder(encoder)
+        if self.experiment.training.pooling == "mean" and info.kind and (problem := why_no_mean(encoder, info.kind)):
+            raise UserError(problem)
         if layers is not None and info.layers is not None:
             if layers > info.layers:
                 raise UserError(

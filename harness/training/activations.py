@@ -21,10 +21,9 @@ from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from harness.data.split import IntArray
 from harness.data.tokens import Tokens
+from harness.encoders import BERT_LIKE
 from harness.training.dropout import dropout
 
-#: Model types whose layers are those of BERT and whose heads read the first token.
-SUPPORTED = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
 PREFIX = "unpadded_"
 
 
@@ -112,9 +111,9 @@ def skip_unused(model: Any) -> bool:
         model: a transformers model; use ``model_inputs`` for its batches afterwards.
 
     Returns:
-        False if the model is of another type than ``SUPPORTED``; it is then left as it is.
+        False if the model is of another type than ``BERT_LIKE``; it is then left as it is.
     """
-    if model.config.model_type not in SUPPORTED or getattr(model.config, "is_decoder", False):
+    if model.config.model_type not in BERT_LIKE or getattr(model.config, "is_decoder", False):
         return False
     layers = model.base_model.encoder.layer
     layers[-1] = FirstTokenLayer(layers[-1])

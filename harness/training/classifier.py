@@ -12,11 +12,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.utils import logging as transformers_logging
 
 from harness.config.experiment import Training
-from harness.encoders import locate
+from harness.encoders import locate, why_no_mean
 from harness.errors import TrialError
 from harness.seeds import derive
 from harness.training.activations import skip_unused
 from harness.training.dropout import replace_dropout
+from harness.training.mean_pooling import start_as_mean
 
 NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
 
@@ -29,13 +30,20 @@ def _split_revision(encoder: str) -> tuple[str, dict[str, Any]]:
     return folder, {}
 
 
+def _config(encoder: str) -> Any:
+    path, revision = _split_revision(encoder)
+    return AutoConfig.from_pretrained(path, **revision)
+
+
 def load_tokenizer(encoder: str) -> Any:
     """The encoder's fast tokenizer."""
     path, revision = _split_revision(encoder)
     return AutoTokenizer.from_pretrained(path, use_fast=True, **revision)
 
 
-def load_classifier(encoder: str, classes: int, seed: int, attention: str, layers: int | None = None) -> nn.Module:
+def load_classifier(
+    encoder: str, classes: int, seed: int, attention: str, layers: int | None = None, pooling: str = "first"
+) -> nn.Module:  # fmt: skip
     """The encoder with a new head for C classes, initialized from the seed's stream "initialisation"; float32.
 
     Seeds the global random generators; later parts of a trial seed them again from their own streams.
@@ -46,12 +54,22 @@ def load_classifier(encoder: str, classes: int, seed: int, attention: str, layer
         seed: the trial's seed.
         attention: ``sdpa`` or ``eager``.
         layers: how many transformer layers are kept, counted from the input; None for all.
+        pooling: ``first``; or ``mean``, which adds a layer: see ``harness.training.mean_pooling``.
 
     Raises:
-        TrialError: the encoder does not support this attention, or has fewer layers.
+        TrialError: the encoder does not support this attention or pooling, or has fewer layers.
     """
     torch.manual_seed(derive(seed, "initialisation"))
-    return _load(AutoModelForSequenceClassification, encoder, attention, layers, num_labels=classes)
+    kind: Any = AutoModelForSequenceClassification
+    if pooling == "first":
+        return _load(kind, encoder, attention, layers, num_labels=classes)
+    config = _config(encoder)
+    if problem := why_no_mean(encoder, config.model_type):
+        raise TrialError(problem)
+    more = {"num_hidden_layers": (layers or config.num_hidden_layers) + 1}
+    model = _load(kind, encoder, attention, layers, num_labels=classes, **more)
+    start_as_mean(model)
+    return model
 
 
 def load_encoder(encoder: str, attention: str, layers: int | None = None) -> nn.Module:
@@ -68,10 +86,10 @@ def _load(kind: Any, encoder: str, attention: str, layers: int | None, **options
     path, revision = _split_revision(encoder)
     options |= revision
     if layers is not None:
-        known = getattr(AutoConfig.from_pretrained(path, **revision), "num_hidden_layers", 0)
+        known = getattr(_config(encoder), "num_hidden_layers", 0)
         if layers > known:
             raise TrialError(f"the encoder {encoder!r} has {known} layers: expected at most as many, found {layers}")
-        options["num_hidden_layers"] = layers  # the weights of the other layers are not loaded
+        options.setdefault("num_hidden_layers", layers)  # the weights of the other layers are not loaded
     try:
         with quiet():
             model: nn.Module = kind.from_pretrained(path, attn_implementation=attention, dtype=torch.float32, **options)
@@ -88,9 +106,10 @@ def make_classifier(encoder: str, classes: int, seed: int, training: Training) -
     """The classifier that trials train: as loaded, but faster.
 
     Raises:
-        TrialError: the encoder does not support this attention, or has fewer layers than ``training.layers``.
+        TrialError: the encoder does not support this attention or pooling, or has fewer layers than
+            ``training.layers``.
     """
-    model = load_classifier(encoder, classes, seed, training.attention, training.layers)
+    model = load_classifier(encoder, classes, seed, training.attention, training.layers, training.pooling)
     if training.activations == "used":
         skip_unused(model)
     replace_dropout(model)

@@ -47,12 +47,15 @@ def write(trial: Trial, labels: Sequence[str], store: Store, folder: Path) -> No
     arrays = store.get(KIND, trial.id)
     if arrays is None:
         raise TrialError(f"the store has no model of the trial {trial.id}")
-    model = load_classifier(trial.encoder, len(labels), trial.seed, trial.training.attention, trial.training.layers)
+    training = trial.training
+    model = load_classifier(
+        trial.encoder, len(labels), trial.seed, training.attention, training.layers, training.pooling
+    )
     model.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
     model.config.id2label = dict(enumerate(labels))  # type: ignore[union-attr]
     model.config.label2id = {label: index for index, label in enumerate(labels)}  # type: ignore[union-attr]
     with quiet():
         model.save_pretrained(folder)  # type: ignore[operator]
     tokenizer = load_tokenizer(trial.encoder)
-    tokenizer.model_max_length = trial.training.max_length
+    tokenizer.model_max_length = training.max_length
     tokenizer.save_pretrained(folder)

@@ -15,6 +15,7 @@ from harness.config.experiment import Experiment, GridRow, MethodChoice
 from harness.config.schema import merge, parse
 from harness.config.sources import SOURCES
 from harness.data.selection import select
+from harness.encoders import own_pooling
 from harness.errors import UserError
 from harness.planning.plan import Plan, make
 from harness.planning.trials import Job, describe
@@ -98,7 +99,7 @@ def plan_round(
         ],
         "quality_fractions": tuple(shares),
         "encoder": encoder,
-        "training": TRAINING | {"steps": lengths.steps},
+        "training": TRAINING | {"steps": lengths.steps, "pooling": own_pooling(encoder)},
         "stages": {"real_small": {"steps": lengths.real_steps}},
         "resources": dict(resources or {}),
     }

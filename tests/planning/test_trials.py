@@ -267,6 +267,22 @@ def test_more_layers_than_the_encoder_has(settings, group):
     assert str(caught.value) == f"{group}.layers: the encoder 'own' has 6 layers; expected at most as many, found 7"
 
 
+def test_mean_pooling_with_an_encoder_that_cannot_have_it():
+    def describe_other(encoder):
+        return EncoderInfo(f"{encoder}@1", 6, "distilbert" if encoder == "small" else None)
+
+    settings = {"training": {"pooling": "mean"}, "checkers": {"quality": {"encoder": "small"}}}
+    experiment = Experiment(name="e", benchmarks=["toy"], grid=[{"source": "generated", "methods": ["ce"]}], **settings)
+    with pytest.raises(UserError, match=r"pooling mean: the encoder 'small' is of the kind 'distilbert'; expected one"):
+        expand(experiment, TASKS, describe_other, resolve)
+
+
+def test_pooling_is_part_of_the_id_of_a_trial_only_where_it_is_not_the_default():
+    first, default, mean = (jobs_of([("generated", ["ce"])], training=t)[0].trial for t in
+                            ({"pooling": "first"}, {}, {"pooling": "mean"}))  # fmt: skip
+    assert first.id == default.id != mean.id
+
+
 def test_a_diversity_checker_of_folds():
     grid = [("generated", ["ce", "imp", {"name": "imp", "clip": 3}])]
     jobs = jobs_of(grid, checkers={"diversity": {"folds": 3}})

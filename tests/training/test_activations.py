@@ -9,7 +9,8 @@ import torch.nn.functional as F
 import transformers
 
 from harness.data.tokens import Tokens
-from harness.training.activations import SUPPORTED, Rows, model_inputs, skip_unused
+from harness.encoders import BERT_LIKE
+from harness.training.activations import Rows, model_inputs, skip_unused
 from harness.training.meta_gradients.forward_mode import inner_products, losses_at, parameters_of
 from harness.training.meta_gradients.ghost_products import GhostProducts
 from tests.training.test_forward_mode import make_direction
@@ -62,7 +63,7 @@ def parameters_with_gradients(model):
 
 @pytest.mark.parametrize("lengths", [(9, 4, 7, 2), (5, 5, 5, 5), (1, 1, 1, 3)])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", BERT_LIKE)
 def test_logits_and_gradients_are_those_of_the_whole_computation(kind, attention, lengths):
     full, skipping = pair(kind, attention)
     tokens = make_tokens(lengths)
@@ -133,7 +134,7 @@ def test_rows_are_put_into_a_rectangle_and_back():
     assert rows.of_token.tolist() == [0, 0, 1, 1, 1, 2]
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", BERT_LIKE)
 def test_inner_products_of_single_rows(kind):
     full, skipping = pair(kind)
     tokens = make_tokens((9, 4, 7, 2))

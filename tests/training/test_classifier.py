@@ -3,11 +3,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import DebertaV2Config, DebertaV2Model, DistilBertConfig, DistilBertModel
+import torch.nn.functional as F
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2Model,
+    DistilBertConfig,
+    DistilBertModel,
+)
 
 from harness.config.experiment import Training
 from harness.errors import TrialError
-from harness.training.classifier import linear_schedule, load_classifier, make_classifier, make_optimizer
+from harness.training.classifier import (
+    linear_schedule,
+    load_classifier,
+    load_encoder,
+    make_classifier,
+    make_optimizer,
+)
+from harness.training.mean_pooling import MEAN_SCALE
 
 
 @pytest.mark.parametrize(
@@ -70,6 +86,51 @@ def test_the_first_layers_of_an_encoder(kind, tiny_encoder, tmp_path):
 def test_more_layers_than_the_encoder_has(tiny_encoder):
     with pytest.raises(TrialError, match=r"has 2 layers: expected at most as many, found 3"):
         make_classifier(str(tiny_encoder), 3, 0, Training(layers=3))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_mean_pooling_starts_as_the_mean_over_the_tokens(kind, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = AutoConfig.for_model(kind, vocab_size=50, pad_token_id=0, initializer_range=0.2, **sizes)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    ids = torch.tensor([[2, 7, 5, 9], [3, 8, 0, 0]])
+    for layers in (None, 1):
+        before = load_encoder(str(tmp_path), "sdpa", layers).eval()
+        model = load_classifier(str(tmp_path), 3, 0, "sdpa", layers, "mean").eval()
+        torch.nn.init.zeros_(model.base_model.encoder.layer[-1].attention.self.query.weight)  # quite even attention
+        inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+        hidden, pooled = (part(**inputs).last_hidden_state for part in (before, model.base_model))
+        mean = torch.stack([hidden[0].mean(dim=0), hidden[1, :2].mean(dim=0)])
+        expected = F.layer_norm(hidden[:, 0] + MEAN_SCALE * mean, (16,))
+        torch.testing.assert_close(pooled[:, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_mean_pooling_starts_with_nearly_even_attention(tiny_encoder):
+    layer = load_classifier(str(tiny_encoder), 3, 0, "sdpa", pooling="mean").base_model.encoder.layer[-1]
+    hidden = torch.randn(5, layer.intermediate.dense.in_features, generator=torch.Generator().manual_seed(0))
+    attention = layer.attention.self
+    weights = (attention.query(hidden) @ attention.key(hidden).T * attention.scaling).softmax(-1)
+    assert ((weights - 0.2).abs() < 0.02).all()
+    assert attention.query.weight.std() > 0, "so that it learns"
+
+
+def test_a_model_with_mean_pooling_belongs_to_its_seed_and_is_one_of_transformers(tiny_encoder, tmp_path):
+    first, again, other = (load_classifier(str(tiny_encoder), 3, seed, "sdpa", 1, "mean") for seed in (0, 0, 1))
+    states = [model.state_dict() for model in (first, again, other)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not all(torch.equal(value, states[2][name]) for name, value in states[0].items())
+    first.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.config.num_hidden_layers == 2
+    assert all(torch.equal(value, states[0][name]) for name, value in loaded.state_dict().items())
+
+
+def test_mean_pooling_needs_layers_like_those_of_bert(tmp_path):
+    DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=16)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(TrialError, match=r"is of the kind 'distilbert'; expected one of bert, .*pooling first"):
+        load_classifier(str(tmp_path), 3, 0, "sdpa", pooling="mean")
 
 
 def test_initialisation_belongs_to_the_seed(tiny_encoder):
