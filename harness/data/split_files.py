@@ -65,7 +65,8 @@ def load_split(digest: str, store: Store) -> Split:
     """
     blob = store.get("splits", digest)
     if blob is None:
-        raise StoreError(f"split {digest[:12]} is not in the store {store.root}; run the experiment again")
+        cause = " Nodes that joined later must see the same folder; a URL (--store) is safe." if store.local else ""
+        raise StoreError(f"split {digest[:12]} is not in the store {store.root}; run the experiment again.{cause}")
     # splits that were stored before there were corruptions lack that column, and have the same digest
     name, ids, texts, pairs, *more = json.loads(blob["text"].tobytes().decode())
     corruptions = _optional_tuple(more[0]) if more else None

@@ -73,7 +73,10 @@ def test_splits(store, split):
 def test_a_split_that_is_not_there(store):
     with pytest.raises(StoreError) as caught:
         load_split("0123456789abcdef", store)
-    assert str(caught.value) == f"split 0123456789ab is not in the store {store.root}; run the experiment again"
+    assert str(caught.value).startswith(
+        f"split 0123456789ab is not in the store {store.root}; run the experiment again."
+    )
+    assert ("Nodes that joined later must see the same folder" in str(caught.value)) == store.local
 
 
 def test_a_damaged_split_is_refused(store):
