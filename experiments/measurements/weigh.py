@@ -137,7 +137,8 @@ class Study:
         self.people = self.more.take(np.arange(user.rows))
         write_csv(self.people, self.benchmark.labels, self.folder / "people.csv")
         write_csv(self.written, self.benchmark.labels, self.folder / "written.csv")
-        overrides = () if layers is None else (f"training.layers={layers}",)
+        # few layers need a larger rate (results/weigh_settings)
+        overrides = () if layers is None else (f"training.layers={layers}", "training.learning_rate=5.0e-4")
         options = {"budget": budget, "name": user.name}
         self.settings: WeighSettings = from_files(
             self.folder / "people.csv", self.folder / "written.csv", options, overrides

@@ -28,7 +28,7 @@ from harness.weigh.settings import WeighSettings
 FloatArray = npt.NDArray[np.float64]
 #: Candidates, each with its seeds.
 GridRows = Sequence[tuple[Candidate, Sequence[int]]]
-#: The learning rate was selected on validation rows (experiments/weigh_settings.yaml): the trainings are short.
+#: Learning rate and pooling were selected on validation rows (experiments/weigh_settings.yaml): trainings are short.
 TRAINING = {"batch_size": BATCH, "evaluations": 1, "learning_rate": 2e-4}
 
 
