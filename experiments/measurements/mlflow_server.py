@@ -27,6 +27,7 @@ def free_port() -> int:
 
 def start_server(folder: Path, port: int, workers: int = 1) -> psutil.Popen:
     """An MLflow server on loopback that answers, with an SQLite database in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
     server = psutil.Popen(
         [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}",

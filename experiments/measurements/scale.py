@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -146,7 +146,7 @@ def measure(trials: int, seconds: float, folder: Path, files: tuple[Path, Path],
     summary = execute(plan, paths, None, "scale.py", curve, fit=fit)
     wall = time.perf_counter() - curve.began
     if curve.failures or summary.failed or summary.finished != len(plan.jobs):
-        raise UserError(f"{len(curve.failures)} trials failed: {curve.failures[:1]}")
+        raise UserError(f"{len(curve.failures)} trials failed: {curve.failures[:1]}; {summary}")
     least = len(plan.jobs) * seconds / curve.slots
     figures = {
         "trials": float(len(plan.jobs)), "slots": float(curve.slots), "plan_seconds": planned, "wall_seconds": wall,
@@ -218,16 +218,10 @@ def main() -> None:
         folder = args.keep.resolve() if args.keep else Path(temporary)
         files = make_inputs(folder)
 
-        def every(uri: str | None) -> None:
-            for trials in args.trials:
+        for trials in args.trials:  # each with a ledger of its own: the small sizes are parts of the large ones
+            with server(folder / f"server_{trials}") if args.server else nullcontext(None) as uri:
                 report[str(trials)] = measure(trials, args.seconds, folder, files, uri)
-                show(report, args.trials, out)
-
-        if args.server:
-            with server(folder) as uri:
-                every(uri)
-        else:
-            every(None)
+            show(report, args.trials, out)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

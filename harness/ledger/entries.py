@@ -76,6 +76,9 @@ class Reader(Protocol):
     def artifact(self, entry: Entry, path: str) -> bytes | None:
         """The content of an artifact, or None where there is none."""
 
+    def fetch(self, wanted: Iterable[tuple[Entry, str]]) -> None:
+        """Gets many artifacts of finished trials from a server at once, before they are read one by one."""
+
 
 def best_entries(entries: Iterable[Entry]) -> dict[str, Entry]:
     """The entry to use for every trial id: the finished one if there is one, else the newest."""
@@ -155,6 +158,9 @@ class SqliteReader:
         """See ``Reader``."""
         file = local_artifact(entry.artifacts, path, self._file.parent)
         return file.read_bytes() if file else None
+
+    def fetch(self, wanted: Iterable[tuple[Entry, str]]) -> None:
+        """See ``Reader``; here all artifacts are local."""
 
     def _entries(self, kind: str, keys: list[str] | None = None) -> list[Entry]:
         """All runs of a kind, oldest first, with the given tags and metrics, or with all."""

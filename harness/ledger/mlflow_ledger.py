@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.ledger.attempts import Part, now
+from harness.ledger.downloads import Downloads
 from harness.ledger.entries import EVALUATIONS, EXPERIMENT, KIND, TRIAL, Entry, best_entries, is_local, local_artifact
 from harness.ledger.local_database import analyze
 from harness.ledger.mlflow_pages import shared_views, without_password
@@ -78,6 +79,7 @@ class Ledger:
             with suppress(OSError):
                 (home / ".gitignore").write_text("*\n", encoding="utf-8")
         self._parent: Run | None = None
+        self._downloads = Downloads(self._home / "downloads", self._download)
         self._folders: dict[str, Path] = {}  # of the artifacts of its open runs, where they are local
         try:
             self._client = MlflowClient(tracking_uri=uri)
@@ -100,12 +102,20 @@ class Ledger:
 
     def artifact(self, entry: Entry, path: str) -> bytes | None:
         """See ``Reader``."""
-        file = local_artifact(entry.artifacts, path, self._home)
-        if file:
-            return file.read_bytes()
-        with tempfile.TemporaryDirectory() as folder, suppress(MlflowException, OSError):
-            return Path(self._client.download_artifacts(entry.run, path, folder)).read_bytes()
-        return None
+        if is_local(entry.artifacts):
+            file = local_artifact(entry.artifacts, path, self._home)
+            return file.read_bytes() if file else None
+        return self._downloads.read(entry, path)
+
+    def fetch(self, wanted: Iterable[tuple[Entry, str]]) -> None:
+        """See ``Reader``."""
+        self._downloads.fetch((entry, path) for entry, path in wanted if not is_local(entry.artifacts))
+
+    def _download(self, entry: Entry, path: str, file: Path) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        # the client's own `download_artifacts` takes three requests for a file
+        get_artifact_repository(entry.artifacts, tracking_uri=self.uri)._download_file(path, str(file))
 
     def tags(self, run: str) -> dict[str, str]:
         """The tags of a run, in one request."""

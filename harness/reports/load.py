@@ -97,6 +97,7 @@ class _Loader:
 
     def results(self, parent: Entry) -> Results:
         self._read_texts(parent)
+        self._fetch(Predictions.FILE, Weights.FILE)
         trials: list[dict[str, Any]] = []
         epochs: list[dict[str, Any]] = []
         weights: list[pd.DataFrame] = []
@@ -127,6 +128,7 @@ class _Loader:
         )
 
     def scores(self, parent: Entry) -> Results:
+        self._fetch(Predictions.FILE)
         rows = []
         for trial in self.plan.trials:
             entry = self.entries.get(trial.trial)
@@ -156,6 +158,15 @@ class _Loader:
     def _history(self, entry: Entry | None) -> History | None:
         content = self._artifact(entry, History.FILE)
         return History.from_bytes(content) if content else None
+
+    def _fetch(self, *files: str) -> None:
+        """Gets the history of every finished trial, and the given files of those in the grid."""
+        done = [(trial, self.entries.get(trial.trial)) for trial in self.plan.trials]
+        self.reader.fetch(
+            (entry, file)
+            for trial, entry in done if entry is not None and entry.status == "FINISHED"
+            for file in (History.FILE, *(files if trial.requested else ()))
+        )  # fmt: skip
 
     def _artifact(self, entry: Entry | None, file: str) -> bytes | None:
         return self.reader.artifact(entry, file) if entry is not None and entry.status == "FINISHED" else None

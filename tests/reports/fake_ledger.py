@@ -46,6 +46,9 @@ class FakeLedger:
     def parents(self) -> dict[str, Entry]:
         return {name: Entry(name, "FINISHED", 0, {"harness.experiment": name}) for name in self._plans}
 
+    def fetch(self, wanted: object) -> None:
+        pass
+
     def artifact(self, entry: Entry, path: str) -> bytes | None:
         if path == PlanRecord.FILE:
             return self._plans[entry.run].to_bytes()

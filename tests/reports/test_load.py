@@ -97,6 +97,9 @@ class MemoryReader:
     def parents(self) -> dict[str, Entry]:
         return {"example": Entry("parent", "FINISHED", 0)}
 
+    def fetch(self, wanted: object) -> None:
+        pass
+
     def artifact(self, entry: Entry, path: str) -> bytes | None:
         return self.files[entry.run].get(path)
 

@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.paths import Paths
 from harness.planning.plan import missing
 from harness.store import Store
-from harness.testing import make_rows
+from harness.testing import make_encoder, make_rows
 from harness.training.run_trial import run
 from harness.weigh import lengths, row_table
 from harness.weigh.analysis import JUDGES, Evidence
@@ -36,6 +36,15 @@ def write_rows(path, rows):
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([("tweet", "mood"), *rows])
+
+
+@pytest.fixture(scope="module")
+def tiny_encoder(tmp_path_factory):
+    """A tiny encoder that was trained with the mean over the tokens, by what sentence-transformers keeps beside it."""
+    folder = make_encoder(tmp_path_factory.mktemp("encoder"))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    return folder
 
 
 @pytest.fixture(scope="module")

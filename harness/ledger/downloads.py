@@ -1,0 +1,67 @@
+"""Artifacts of runs on a server, kept on this machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.ledger.entries import KIND, Entry
+
+#: Files at once; a server spends most of a request waiting.
+CONNECTIONS = 16
+
+
+class Downloads:
+    """Artifacts of runs on a server; those of finished trials never change, and are asked for once.
+
+    Those that are not there are asked for again by another object only.
+
+    Args:
+        folder: keeps them.
+        download: gets an artifact of a run, by its path, into a file; any exception means that there is none.
+    """
+
+    def __init__(self, folder: Path, download: Callable[[Entry, str, Path], None]) -> None:
+        self._folder, self._download = folder, download
+        self._absent: set[Path] = set()
+
+    def read(self, entry: Entry, path: str) -> bytes | None:
+        """The content of an artifact, or None where there is none."""
+        kept = self._place(entry, path)
+        if _is_final(entry) and kept.is_file():
+            return kept.read_bytes()
+        if kept in self._absent:
+            return None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            file = Path(folder) / "artifact"
+            try:
+                self._download(entry, path, file)
+            except Exception:  # every artifact store has its own errors
+                if _is_final(entry):
+                    self._absent.add(kept)
+                return None
+            content = file.read_bytes()
+            if _is_final(entry):
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, kept)
+        return content
+
+    def fetch(self, wanted: Iterable[tuple[Entry, str]]) -> None:
+        """Downloads artifacts of finished trials, many at once, for ``read``."""
+        missing = [
+            (entry, path) for entry, path in wanted if _is_final(entry) and not self._place(entry, path).is_file()
+        ]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            for _ in pool.map(lambda pair: self.read(*pair), missing):
+                pass
+
+    def _place(self, entry: Entry, path: str) -> Path:
+        return self._folder / entry.run / path
+
+
+def _is_final(entry: Entry) -> bool:
+    return entry.status == "FINISHED" and entry.tags.get(KIND) == "trial"
