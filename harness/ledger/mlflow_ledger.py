@@ -115,7 +115,8 @@ class Ledger:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         # the client's own `download_artifacts` takes three requests for a file
-        get_artifact_repository(entry.artifacts, tracking_uri=self.uri)._download_file(path, str(file))
+        repository = get_artifact_repository(entry.artifacts, tracking_uri=self.uri)
+        repository._download_file(path, str(file))  # type: ignore[no-untyped-call]
 
     def tags(self, run: str) -> dict[str, str]:
         """The tags of a run, in one request."""
