@@ -24,6 +24,11 @@ class Candidate:
         """Its short name, e.g. ``both:dimp``."""
         return key(self.source, self.method)
 
+    @property
+    def weighs_rows(self) -> bool:
+        """Whether written rows may have different weights."""
+        return self.method not in ("ce", "mix")
+
 
 def key(source: str, method: str) -> str:
     """The short name of a source and a method."""

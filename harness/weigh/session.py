@@ -215,7 +215,7 @@ class Session:
             embed(trial, split, tokens_of(trial, split, self.store), self.store, device).astype(np.float64)
             for split in (inputs.people, inputs.written)
         )
-        weighing = numbers.best if BY_KEY[numbers.best].method != "ce" else DIMP.key
+        weighing = numbers.best if BY_KEY[numbers.best].weighs_rows else DIMP.key
         outcomes = self.evidence.outcomes
         frame = row_table.table(inputs, duplicates, outcomes, views, wrong, (people, written), weighing)
         unlike = frame["flags"].str.split().map(lambda names: "unlike" in names)
