@@ -33,6 +33,7 @@ OTHER = {
     "epochs": 6, "steps": 7, "batch_size": 8, "accumulation": 2, "learning_rate": 5.1e-5, "warmup": 0.2,
     "weight_decay": 0.02, "gradient_norm": 2.0, "max_length": 64, "precision": "bfloat16", "attention": "eager",
     "evaluation_batch_size": 32, "vocabulary": "full", "activations": "full", "evaluations": 3, "layers": 2,
+    "pooling": "mean",
 }  # fmt: skip
 
 
