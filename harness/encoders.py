@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.errors import UserError
 
 PACKAGE = "package:"
+MINI_LM = "sentence-transformers/all-MiniLM-L6-v2"
 #: Kinds of encoders (``model_type``) whose layers are those of BERT and whose heads read the first token.
 BERT_LIKE = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
 
@@ -112,7 +113,7 @@ def own_pooling(encoder: str) -> str:
     """
     location = Path(locate(encoder))
     if not location.is_dir():
-        return "mean" if encoder.partition("@")[0] == "sentence-transformers/all-MiniLM-L6-v2" else "first"
+        return "mean" if encoder.partition("@")[0] == MINI_LM else "first"
     pooling = location / "1_Pooling" / "config.json"
     kind = describe(encoder).kind
     if kind is None or why_no_mean(encoder, kind) or not pooling.is_file():

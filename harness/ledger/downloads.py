@@ -21,10 +21,10 @@ class Downloads:
 
     Args:
         folder: keeps them.
-        download: gets an artifact of a run, by its path, into a file; any exception means that there is none.
+        download: gets an artifact of a run, by its path, into a file; false if there is none.
     """
 
-    def __init__(self, folder: Path, download: Callable[[Entry, str, Path], None]) -> None:
+    def __init__(self, folder: Path, download: Callable[[Entry, str, Path], bool]) -> None:
         self._folder, self._download = folder, download
         self._absent: set[Path] = set()
 
@@ -38,9 +38,7 @@ class Downloads:
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             file = Path(folder) / "artifact"
-            try:
-                self._download(entry, path, file)
-            except Exception:  # every artifact store has its own errors
+            if not self._download(entry, path, file):
                 if _is_final(entry):
                     self._absent.add(kept)
                 return None

@@ -111,12 +111,15 @@ class Ledger:
         """See ``Reader``."""
         self._downloads.fetch((entry, path) for entry, path in wanted if not is_local(entry.artifacts))
 
-    def _download(self, entry: Entry, path: str, file: Path) -> None:
+    def _download(self, entry: Entry, path: str, file: Path) -> bool:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         # the client's own `download_artifacts` takes three requests for a file
         repository = get_artifact_repository(entry.artifacts, tracking_uri=self.uri)
-        repository._download_file(path, str(file))  # type: ignore[no-untyped-call]
+        with suppress(MlflowException, OSError):
+            repository._download_file(path, str(file))  # type: ignore[no-untyped-call]
+            return True
+        return False
 
     def tags(self, run: str) -> dict[str, str]:
         """The tags of a run, in one request."""

