@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from harness.ledger.batches import FOLDER
 from harness.ledger.entries import KIND, Entry
 
 #: Files at once; a server spends most of a request waiting.
@@ -15,7 +16,7 @@ CONNECTIONS = 16
 
 
 class Downloads:
-    """Artifacts of runs on a server; those of finished trials never change, and are asked for once.
+    """Artifacts of runs on a server; those that never change, of finished trials and batches, are asked for once.
 
     Those that are not there are asked for again by another object only.
 
@@ -31,7 +32,7 @@ class Downloads:
     def read(self, entry: Entry, path: str) -> bytes | None:
         """The content of an artifact, or None where there is none."""
         kept = self._place(entry, path)
-        if _is_final(entry) and kept.is_file():
+        if _is_final(entry, path) and kept.is_file():
             return kept.read_bytes()
         if kept in self._absent:
             return None
@@ -39,19 +40,19 @@ class Downloads:
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             file = Path(folder) / "artifact"
             if not self._download(entry, path, file):
-                if _is_final(entry):
+                if _is_final(entry, path):
                     self._absent.add(kept)
                 return None
             content = file.read_bytes()
-            if _is_final(entry):
+            if _is_final(entry, path):
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, kept)
         return content
 
     def fetch(self, wanted: Iterable[tuple[Entry, str]]) -> None:
-        """Downloads artifacts of finished trials, many at once, for ``read``."""
+        """Downloads artifacts that never change, many at once, for ``read``."""
         missing = [
-            (entry, path) for entry, path in wanted if _is_final(entry) and not self._place(entry, path).is_file()
+            (entry, path) for entry, path in wanted if _is_final(entry, path) and not self._place(entry, path).is_file()
         ]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             for _ in pool.map(lambda pair: self.read(*pair), missing):
@@ -61,5 +62,6 @@ class Downloads:
         return self._folder / entry.run / path
 
 
-def _is_final(entry: Entry) -> bool:
-    return entry.status == "FINISHED" and entry.tags.get(KIND) == "trial"
+def _is_final(entry: Entry, path: str) -> bool:
+    """Whether a file never changes."""
+    return path.startswith(f"{FOLDER}/") or (entry.status == "FINISHED" and entry.tags.get(KIND) == "trial")

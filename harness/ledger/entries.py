@@ -221,9 +221,9 @@ def open_reader(uri: str, home: Path) -> Reader:
     """The reader of a ledger: directly for a local SQLite file, else through MLflow."""
     if uri.startswith(SQLITE):
         return SqliteReader(uri)
-    from harness.ledger.mlflow_ledger import Ledger
+    from harness.ledger.mlflow_reader import MlflowReader
 
-    return Ledger(uri, home)
+    return MlflowReader(uri, home)
 
 
 def _rank(entry: Entry) -> tuple[bool, int]:

@@ -6,32 +6,28 @@ An experiment has one parent run, a trial one child run. Trials are looked up by
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.ledger.attempts import Part, now
-from harness.ledger.downloads import Downloads
-from harness.ledger.entries import EVALUATIONS, EXPERIMENT, KIND, TRIAL, Entry, best_entries, is_local, local_artifact
+from harness.ledger.batches import BATCH, EARLIER, OPEN, SIZE, batches, pack, tag
+from harness.ledger.entries import EVALUATIONS, EXPERIMENT, KIND, SQLITE, TRIAL, Entry, is_local
 from harness.ledger.local_database import analyze
 from harness.ledger.mlflow_pages import shared_views, without_password
+from harness.ledger.mlflow_reader import MlflowReader
 from harness.planning.trials import Job, describe
 
 PARENT, ATTEMPT = "mlflow.parentRunId", "harness.attempt"
-PAGE = 1000
 #: Metrics that MLflow takes in one request; of params and tags it takes a tenth.
 MOST = 1000
 #: MLflow's codes of errors that may pass.
@@ -45,87 +41,27 @@ SHOWN = {
     "commit": "mlflow.source.git.commit",
 }
 
-# Keep MLflow's own output (a progress bar for every artifact, a link for every run) off the console.
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
-# On Ctrl-C during a query, SQLAlchemy logs the traceback of its clean-up before it passes the interrupt on.
-logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
-
-class Ledger:
-    """Trials and their results in MLflow.
+class Ledger(MlflowReader):
+    """A ledger that is also written.
 
     Args:
         uri: an absolute tracking URI.
         home: where artifacts go if the URI is a local database.
+        batched: whether finished trials are put into files too; None for yes unless the ledger is a local file, which
+            is read faster without.
 
     Raises:
-        UserError: the server does not answer, or the URI is a bare folder (MLflow no longer supports file stores).
+        UserError: see ``MlflowReader``.
     """
 
-    def __init__(self, uri: str, home: Path) -> None:
-        if not uri.startswith(("sqlite:", "postgresql", "mysql", "mssql", "http:", "https:", "databricks")):
-            raise UserError(
-                f"tracking URI {uri!r}: expected sqlite:///ABSOLUTE/PATH, a database or an http(s) server. For an old "
-                "folder of runs, see `mlflow migrate-filestore`."
-            )
-        self.uri = uri
-        self._home = home.resolve()
+    def __init__(self, uri: str, home: Path, batched: bool | None = None) -> None:
+        super().__init__(uri, home)
+        self._batched = not uri.startswith(SQLITE) if batched is None else batched
         self._artifacts = None if uri.startswith("http") else (home.resolve() / "artifacts").as_uri()
-        if uri.startswith("sqlite:"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            with suppress(OSError):
-                (home / ".gitignore").write_text("*\n", encoding="utf-8")
         self._parent: Run | None = None
-        self._downloads = Downloads(self._home / "downloads", self._download)
         self._folders: dict[str, Path] = {}  # of the artifacts of its open runs, where they are local
-        try:
-            self._client = MlflowClient(tracking_uri=uri)
-            self._experiments()
-        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            raise UserError(
-                f"the MLflow ledger at {without_password(uri)} cannot be used: {without_password(str(error))}"
-            ) from None
-
-    # -- reading -------------------------------------------------------------------------------------------------
-
-    def trials(self, keys: Collection[str] | None = None) -> dict[str, Entry]:
-        """See ``Reader``; a server sends all tags and metrics in any case."""
-        return best_entries(_entry(run) for run in self._search(f"tags.`{KIND}` = 'trial'"))
-
-    def parents(self) -> dict[str, Entry]:
-        """See ``Reader``."""
-        runs = map(_entry, self._search(f"tags.`{KIND}` = 'experiment'"))
-        return {entry.tags[EXPERIMENT]: entry for entry in reversed(list(runs))}
-
-    def artifact(self, entry: Entry, path: str) -> bytes | None:
-        """See ``Reader``."""
-        if is_local(entry.artifacts):
-            file = local_artifact(entry.artifacts, path, self._home)
-            return file.read_bytes() if file else None
-        return self._downloads.read(entry, path)
-
-    def fetch(self, wanted: Iterable[tuple[Entry, str]]) -> None:
-        """See ``Reader``."""
-        self._downloads.fetch((entry, path) for entry, path in wanted if not is_local(entry.artifacts))
-
-    def _download(self, entry: Entry, path: str, file: Path) -> bool:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        # the client's own `download_artifacts` takes three requests for a file
-        repository = get_artifact_repository(entry.artifacts, tracking_uri=self.uri)
-        with suppress(MlflowException, OSError):
-            repository._download_file(path, str(file))  # type: ignore[no-untyped-call]
-            return True
-        return False
-
-    def tags(self, run: str) -> dict[str, str]:
-        """The tags of a run, in one request."""
-        return dict(self._client.get_run(run).data.tags)
-
-    # -- writing -------------------------------------------------------------------------------------------------
+        self._batch, self._in_batch = "", 0  # the open batch, and the number of its trials
 
     @property
     def parent(self) -> str:
@@ -146,11 +82,12 @@ class Ledger:
             location = self._artifacts and f"{self._artifacts}/{experiment}"
             id_ = self._client.create_experiment(experiment, location, tags=CUSTOM_MODEL)
         self._add_views(id_)
-        runs = self._search(f"tags.`{KIND}` = 'experiment' and tags.`{EXPERIMENT}` = '{experiment}'", [id_])
+        runs = list(self._search(f"tags.`{KIND}` = 'experiment' and tags.`{EXPERIMENT}` = '{experiment}'", [id_]))
         if runs:
             self._parent = runs[0]
             self._client.update_run(runs[0].info.run_id, status="RUNNING")
             self.abandon("interrupted: the driver ended before the trial did")
+            self._take_over(batches(runs[0].data.tags))
         else:
             identity = {KIND: "experiment", EXPERIMENT: experiment}
             self._parent = self._client.create_run(id_, tags=identity, run_name=experiment)
@@ -177,7 +114,7 @@ class Ledger:
             step = int(part.entries[-1][1]["epoch"]) if part.entries else 0
             metrics += [Metric(k, float(v), outcome.ended, step) for k, v in outcome.metrics.items()]
             files |= outcome.files
-            tags = dict(outcome.tags)
+            tags = dict(outcome.tags) | (self._batch_tag() if outcome.status == "FINISHED" else {})
             if outcome.error:
                 tags["error"] = _last_line(outcome.error)
         self._log(run, metrics, params, tags)
@@ -187,6 +124,7 @@ class Ledger:
         if outcome is not None:
             self._client.set_terminated(run, outcome.status, outcome.ended)
             self._folders.pop(run, None)
+            self._count(tags)
         return run
 
     def unreachable(self, error: Exception) -> bool:
@@ -225,7 +163,7 @@ class Ledger:
         """
         assert self._parent is not None, "open() comes first"
         condition = f"tags.`{KIND}` = 'trial' and attributes.status = 'RUNNING'"
-        for run in self._search(condition, [self._parent.info.experiment_id]):
+        for run in list(self._search(condition, [self._parent.info.experiment_id])):
             self._client.set_tag(run.info.run_id, "error", _last_line(why))
             self._client.set_terminated(run.info.run_id, "KILLED")
 
@@ -238,6 +176,8 @@ class Ledger:
         """Writes the last metrics of the parent run and ends it."""
         assert self._parent is not None, "open() comes first"
         self._metrics(self._parent.info.run_id, metrics, 0)
+        if self._batch:
+            self._end_batch()
         self._client.set_terminated(self._parent.info.run_id, status)
         analyze(self.uri)
 
@@ -248,6 +188,47 @@ class Ledger:
         for id_ in experiments.values():
             self._add_views(id_)
         return experiments
+
+    # -- batches of finished trials: see harness.ledger.batches ---------------------------------------------------
+
+    def _take_over(self, known: Mapping[str, str]) -> None:
+        """Writes the files of batches that earlier drivers left open; without batches, removes their tags."""
+        if not self._batched:
+            for name in known:
+                self._client.delete_tag(self.parent, tag(name))
+            return
+        for name in [name for name, path in known.items() if path == OPEN]:
+            self._write_batch(name, f"tags.`{BATCH}` = '{name}'")
+        if not known:
+            self._write_batch(EARLIER, f"tags.`{KIND}` = 'trial'")
+
+    def _batch_tag(self) -> dict[str, str]:
+        """The tag of a trial that is about to finish; announces a batch if none is open."""
+        if not self._batched:
+            return {}
+        if not self._batch:
+            name = uuid.uuid4().hex[:12]
+            self.set_tags(self.parent, {tag(name): OPEN})
+            self._batch, self._in_batch = name, 0
+        return {BATCH: self._batch}
+
+    def _count(self, tags: Mapping[str, str]) -> None:
+        """A trial with these tags has ended."""
+        self._in_batch += BATCH in tags
+        if self._in_batch >= SIZE:
+            self._end_batch()
+
+    def _end_batch(self) -> None:
+        self._write_batch(self._batch, f"tags.`{BATCH}` = '{self._batch}'")
+        self._batch, self._in_batch = "", 0
+
+    def _write_batch(self, name: str, condition: str) -> None:
+        """Writes finished trials to the file of a batch, then records its path."""
+        assert self._parent is not None, "open() comes first"
+        finished = f"{condition} and attributes.status = 'FINISHED'"
+        path, content = pack(name, self._entries(finished, [self._parent.info.experiment_id]))
+        self._upload(self.parent, {path: content})
+        self.set_tags(self.parent, {tag(name): path})
 
     # -- the client ----------------------------------------------------------------------------------------------
 
@@ -262,7 +243,7 @@ class Ledger:
         assert self._parent is not None, "open() comes first"
         parent = self._parent
         if part.repeated:
-            known = self._search(f"tags.`{ATTEMPT}` = '{part.attempt}'", [parent.info.experiment_id])
+            known = list(self._search(f"tags.`{ATTEMPT}` = '{part.attempt}'", [parent.info.experiment_id]))
             if known:
                 return str(known[0].info.run_id)
         job, trial = part.job, part.job.trial
@@ -328,22 +309,6 @@ class Ledger:
             paths += self._files(run, item.path) if item.is_dir else [item.path]
         return paths
 
-    def _experiments(self) -> list[str]:
-        return [e.experiment_id for e in self._client.search_experiments(max_results=PAGE)]
-
-    def _search(self, condition: str, experiments: list[str] | None = None) -> list[Run]:
-        runs: list[Run] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                experiments or self._experiments(), condition, max_results=PAGE, page_token=token,
-                order_by=["attributes.start_time ASC"],
-            )  # fmt: skip
-            runs += page
-            token = page.token
-            if not token:
-                return runs
-
 
 def _params(job: Job) -> list[Param]:
     """The settings of a trial."""
@@ -364,14 +329,6 @@ def _datasets(job: Job) -> list[DatasetInput]:
 
 def _last_line(error: str) -> str:
     return error.strip().splitlines()[-1][:4000] if error.strip() else ""
-
-
-def _entry(run: Run) -> Entry:
-    return Entry(
-        run.info.run_id, run.info.status, run.info.start_time or 0, dict(run.data.tags), dict(run.data.metrics),
-        run.info.artifact_uri or "", run.info.experiment_id, run.info.end_time,
-        max((metric.step for metric in run.data._metric_objs), default=0),
-    )  # fmt: skip
 
 
 def _key(name: str) -> str:
