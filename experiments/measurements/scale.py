@@ -127,7 +127,9 @@ def server(folder: Path) -> Iterator[str]:
             one.terminate()
 
 
-def measure(trials: int, seconds: float, folder: Path, files: tuple[Path, Path], uri: str | None) -> dict[str, float]:
+def measure(
+    trials: int, seconds: float, folder: Path, files: tuple[Path, Path], uri: str | None, whole_report: bool
+) -> dict[str, float]:
     """One run of about ``trials`` trials on a home folder of its own, and what follows it."""
     encoder, benchmark = files
     grid = [{"source": "real_small", "methods": ["ce"]}, {"source": "generated", "methods": METHODS}]
@@ -162,22 +164,31 @@ def measure(trials: int, seconds: float, folder: Path, files: tuple[Path, Path],
         "report": ["report", f"scale_{trials}", "--results", str(results)],
     }  # fmt: skip
     for name, command in commands.items():
-        seconds_of_lines, figures[f"{name}_seconds"] = timed(
-            [sys.executable, "-m", "harness.cli", *command], environment
-        )
+        last = "" if whole_report else "First page"
+        seconds_of_lines, whole = timed([sys.executable, "-m", "harness.cli", *command], environment, last)
         first = [at for line, at in seconds_of_lines if line.startswith("First page")]
         figures |= {f"{name}_first_page_seconds": at for at in first}
+        if whole_report or not first:
+            figures[f"{name}_seconds"] = whole
     figures["first_page_seconds"] = first_page(paths, f"scale_{trials}")
     return figures
 
 
-def timed(command: list[str], environment: Mapping[str, str]) -> tuple[list[tuple[str, float]], float]:
-    """Runs a command: what it prints, each line with the seconds since the start, and the seconds that it takes."""
+def timed(command: list[str], environment: Mapping[str, str], last: str) -> tuple[list[tuple[str, float]], float]:
+    """Runs a command: what it prints, each line with the seconds since the start, and the seconds that it takes.
+
+    If ``last`` is not empty, the command is ended after a line that begins with it.
+    """
     start = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    lines = [(line, time.perf_counter() - start) for line in process.stdout]
-    if process.wait():
+    lines, ended = [], False
+    for line in process.stdout:
+        lines.append((line, time.perf_counter() - start))
+        if last and line.startswith(last):
+            ended = True
+            process.terminate()
+    if process.wait() and not ended:
         raise UserError(f"{' '.join(command)} failed with exit code {process.returncode}")
     return lines, time.perf_counter() - start
 
@@ -203,6 +214,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1_000, 10_000])
     parser.add_argument("--seconds", type=float, default=0.5, help="of a trial (default 0.5)")
     parser.add_argument("--server", action="store_true", help="the ledger is an MLflow server on this machine")
+    parser.add_argument("--first-page", action="store_true", help="end `harness report` after its first page")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for homes and reports, which stay there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
@@ -220,7 +232,7 @@ def main() -> None:
 
         for trials in args.trials:  # each with a ledger of its own: the small sizes are parts of the large ones
             with server(folder / f"server_{trials}") if args.server else nullcontext(None) as uri:
-                report[str(trials)] = measure(trials, args.seconds, folder, files, uri)
+                report[str(trials)] = measure(trials, args.seconds, folder, files, uri, not args.first_page)
             show(report, args.trials, out)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
