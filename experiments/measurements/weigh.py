@@ -221,13 +221,15 @@ class Study:
 
     def suspicious(self, answer: Answer) -> dict[str, dict[str, float]]:
         """AUROC and precision at 50 of the flipped labels, by score."""
+        inputs = read(self.settings)
         rows = answer.rows[[f"written-{id_}" in answer.views.q for id_ in answer.rows["id"]]]
         classes = {label: k for k, label in enumerate(answer.result.settings["labels"])}
-        log_p, log_q = (
-            np.stack([view[f"written-{id_}"] for id_ in rows["id"]]) for view in (answer.views.p, answer.views.q)
+        people, written = (
+            answer.views.of(ids) for ids in (inputs.people.ids, [f"written-{id_}" for id_ in rows["id"]])
         )
         wrong = rows["id"].isin(self.flipped).to_numpy()
-        return compare(wrong, rows["label"].map(classes).to_numpy(np.int64), log_p, log_q)
+        labels = rows["label"].map(classes).to_numpy(np.int64)
+        return compare(wrong, people, inputs.people.labels, written, labels)
 
 
 def right(evidence: Evidence) -> dict[str, dict[str, str]]:

@@ -8,8 +8,8 @@ The labels of a benchmark's generated rows are made wrong in four ways:
 - instance-dependent: the 30 % of the rows of which a classifier of other human rows is least sure get its second guess
 
 Models of the human rows (five folds) and of the other written rows (five folds) then give every written row the two
-views that `harness weigh` multiplies. Shown are AUROC and precision at 50 of the rows made wrong, and what the
-calibrated probability says: the estimated share of wrong labels, and how many of the rows called suspicious are wrong.
+views that `harness weigh` fuses. Shown are AUROC and precision at 50 of the rows made wrong, and what the probability
+of a wrong label says: the estimated share of wrong labels, and how many of the rows called suspicious are wrong.
 Labels that the language model itself got wrong count as right, for all scores. Needs cleanlab (extra `test`).
 
     python experiments/measurements/wrong_labels.py --home FOLDER --json results/runtime/wrong_labels.json
@@ -48,14 +48,15 @@ from harness.weigh.reading import Inputs, read
 from harness.weigh.rounds import Run, outcomes, plan_round
 from harness.weigh.row_table import Views, suspicion, views
 from harness.weigh.settings import FOLDS, default_encoder, from_files
-from harness.weigh.suspicion import doubt, product
+from harness.weigh.suspicion import RowViews, doubt, fuse, product
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 SIZES = (100, 300)
 NOISES = ("uniform", "asymmetric", "class-dependent", "instance-dependent")
 SHARE, INSTANCE_SHARE = 0.4, 0.3
-OURS = "product (ours)"
+OURS = "both, fused (ours)"
+PRODUCT = "product of both"
 HUMAN = "model of human rows alone"
 METRICS = ("auroc", "precision_at_50")
 COMMAND = "experiments/measurements/wrong_labels.py"
@@ -114,21 +115,29 @@ def second_guesses(rows: Split, others: Split) -> IntArray:
     return labels
 
 
-def compare(wrong: npt.NDArray[np.bool_], labels: IntArray, log_p: FloatArray, log_q: FloatArray) -> dict[str, Any]:
+def compare(
+    wrong: npt.NDArray[np.bool_], people: RowViews, truth: IntArray, written: RowViews, labels: IntArray
+) -> dict[str, Any]:
     """AUROC and precision at 50 of wrong labels, by score.
 
     Args:
-        wrong: which labels are wrong [n].
-        labels: the labels [n].
-        log_p: log-probabilities by models of human rows [n, C].
-        log_q: by models of the other written rows [n, C].
+        wrong: which labels of n written rows are wrong [n].
+        people: of m human rows.
+        truth: their classes [m].
+        written: of the written rows.
+        labels: their classes [n].
     """
     from cleanlab.rank import get_label_quality_scores  # type: ignore[import-untyped]
     from sklearn.metrics import roc_auc_score
 
-    q = np.exp(log_q)
+    q = np.exp(written.q)
     q /= q.sum(axis=1, keepdims=True)
-    scores = {OURS: doubt(product(log_p, log_q), labels), HUMAN: doubt(log_p, labels)}
+    posterior = fuse(people, truth, written, labels).posterior(written, labels)
+    scores = {
+        OURS: 1 - posterior[np.arange(len(labels)), labels],
+        PRODUCT: doubt(product(written.p, written.q), labels),
+        HUMAN: doubt(written.p, labels),
+    }
     for title in ("self confidence", "normalized margin", "confidence weighted entropy"):
         method = title.replace(" ", "_")
         scores[f"cleanlab, {title}"] = 1 - get_label_quality_scores(labels, q, method=method, adjust_pred_probs=False)
@@ -148,7 +157,8 @@ class Case:
         self.rows, self.console, self.paths = rows, console, Paths.at(home)
         self.folder = home / "files" / f"{benchmark}-{rows}"
         self.lengths = Lengths(steps, max(60, steps), (0,), (), 0.0)
-        self.overrides = (f"training.layers={layers}",) if layers else ()
+        # few layers need a larger rate (results/weigh_settings)
+        self.overrides = (f"training.layers={layers}", "training.learning_rate=5.0e-4") if layers else ()
         self.benchmark, people, self.written, test = load_rows(benchmark)
         people = shuffled(people, rows, 0, benchmark)
         self.people = people.take(np.arange(rows))
@@ -167,14 +177,14 @@ class Case:
             row = [int(id_.partition("-")[2]) for id_ in ids]
             wrong = (labels != self.written.labels)[row]
             classes = dict(zip(inputs.written.ids, inputs.written.labels.tolist(), strict=True))
-            log_p, log_q = (np.stack([view[id_] for id_ in ids]) for view in (both.p, both.q))
+            people = both.of(inputs.people.ids)
             given = np.array([classes[id_] for id_ in ids])
             found = judged.suspicious
             out.append({
                 "benchmark": self.benchmark.name, "people": self.rows, "noise": noise, "share": float(wrong.mean()),
                 "estimated_share": judged.share, "suspicious": int(found.sum()),
                 "wrong_among_suspicious": float(wrong[found].mean()) if found.any() else None,
-                "scores": compare(wrong, given, log_p, log_q),
+                "scores": compare(wrong, people, inputs.people.labels, both.of(ids), given),
             })  # fmt: skip
         return out
 

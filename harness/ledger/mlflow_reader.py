@@ -139,9 +139,10 @@ class MlflowReader:
     ) -> Iterator[Run]:
         """Runs in some experiments or in all, oldest first."""
         token: str | None = None
+        ids = list(experiments or self._experiments())
         while True:
             page = self._client.search_runs(
-                list(experiments or self._experiments()), condition, view, max_results=PAGE, page_token=token,
+                ids, condition, view, max_results=PAGE, page_token=token,
                 order_by=["attributes.start_time ASC"],
             )  # fmt: skip
             yield from page

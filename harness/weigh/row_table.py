@@ -17,7 +17,7 @@ from harness.weigh.checks import Duplicates
 from harness.weigh.folds import original_id
 from harness.weigh.reading import Inputs
 from harness.weigh.rounds import Outcome, Run
-from harness.weigh.suspicion import SUSPICIOUS, Suspicion, judge, product
+from harness.weigh.suspicion import SUSPICIOUS, RowViews, Suspicion, judge
 
 FloatArray = npt.NDArray[np.float64]
 #: Share of the human rows that are less similar to other human rows than a written row that counts as unlike them.
@@ -39,9 +39,9 @@ class Views:
     p: dict[str, FloatArray]
     q: dict[str, FloatArray]
 
-    def product(self, ids: Sequence[str]) -> FloatArray:
-        """Log of the product of both views [n, C]."""
-        return product(np.stack([self.p[i] for i in ids]), np.stack([self.q[i] for i in ids]))
+    def of(self, ids: Sequence[str]) -> RowViews:
+        """Those of some rows."""
+        return RowViews(np.stack([self.p[i] for i in ids]), np.stack([self.q[i] for i in ids]))
 
 
 def views(outcomes: Mapping[Run, Outcome]) -> Views:
@@ -69,10 +69,10 @@ def suspicion(inputs: Inputs, both: Views) -> tuple[list[str], Suspicion]:
     classes = dict(zip(inputs.written.ids, inputs.written.labels.tolist(), strict=True))
     ids = [id_ for id_ in inputs.written.ids if id_ in both.q]
     labels = np.array([classes[id_] for id_ in ids], dtype=np.int64)
-    result = judge(both.product(inputs.people.ids), inputs.people.labels, both.product(ids), labels)
+    result = judge(both.of(inputs.people.ids), inputs.people.labels, both.of(ids), labels)
     sure = np.array([id_ in inputs.confirmed for id_ in ids])
     result.wrong[sure] = 0.0
-    return ids, replace(result, share=result.share * float(1 - sure.mean()))
+    return ids, replace(result, share=float(result.wrong.mean()))
 
 
 def table(

@@ -1,7 +1,9 @@
-"""Which labels are probably wrong: two independent views multiplied, calibrated by labels flipped on purpose.
+"""Which labels are probably wrong: two independent views, fused by how much each is worth, and the labels' own errors.
 
-One view is P', of models that human rows trained; the other is Q', of models that the other written rows trained. Their
-product asks both; a ratio, as in a training weight, would ask where they differ.
+One view is P', of models that human rows trained; the other is Q', of models that the other written rows trained. A
+ratio, as in a training weight, would ask where they differ; a product asks both. Which of them knows more is not the
+same for everyone (few human rows, or many wrong labels), and neither is which labels are taken for which. Both are
+estimated, together, from the labels that the human and the written rows have.
 """
 
 from __future__ import annotations
@@ -15,10 +17,24 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 #: Probabilities of a wrong label from which a row is suspicious.
 SUSPICIOUS = 0.5
-#: Pseudo-rows with wrong and with right labels: what is assumed where the rows say nothing.
+#: Pseudo-rows of every class with wrong and with right labels: what is assumed where the rows say nothing.
 PRIOR = (1.0, 9.0)
-_STEPS = 200
+#: Standard deviations of the normal priors of the logarithm of a view's exponent, and of the shift of a class.
+EXPONENT_SD, SHIFT_SD = 1.0, 0.3
 _FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class RowViews:
+    """The two views of n rows: log-probabilities, by models that have seen neither them nor their near-duplicates.
+
+    Attributes:
+        p: by models that human rows trained [n, C].
+        q: by models that written rows trained [n, C].
+    """
+
+    p: FloatArray
+    q: FloatArray
 
 
 @dataclass(frozen=True)
@@ -27,8 +43,8 @@ class Suspicion:
 
     Attributes:
         wrong: probability that the label is wrong [n]; NaN where the models cannot tell.
-        suggested: the class with the highest product of both views, int64 [n].
-        share: estimated share of wrong labels, if written rows are as easy as human ones; NaN where they cannot tell.
+        suggested: the likeliest other class, int64 [n].
+        share: estimated share of wrong labels; NaN where the models cannot tell.
     """
 
     wrong: FloatArray
@@ -41,68 +57,136 @@ class Suspicion:
         return self.wrong > SUSPICIOUS
 
 
+@dataclass(frozen=True)
+class Fusion:
+    """How labels come about: the true class of a row is t with a probability proportional to
+    P'(t)^a Q'(t)^b exp(c_t), and a written row of class t has the label y with the probability T[t, y].
+
+    Attributes:
+        exponents: a and b.
+        shifts: c [C].
+        confusion: T [C, C]; rows sum to 1.
+    """
+
+    exponents: tuple[float, float]
+    shifts: FloatArray
+    confusion: FloatArray
+
+    def posterior(self, written: RowViews, labels: IntArray) -> FloatArray:
+        """The probability of every true class of written rows, given their labels [n, C]."""
+        a, b = self.exponents
+        return np.exp(_log_softmax(a * written.p + b * written.q + self.shifts + np.log(self.confusion)[:, labels].T))
+
+
 def product(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
     """Log of the normalized product of two distributions over classes [n, C]."""
-    total = log_p + log_q
-    peak = total.max(axis=1, keepdims=True)
-    return np.asarray(total - peak - np.log(np.exp(total - peak).sum(axis=1, keepdims=True)))
+    return _log_softmax(log_p + log_q)
 
 
-def doubt(log_product: FloatArray, labels: IntArray) -> FloatArray:
-    """The log odds that a label is wrong, by the product of both views [n]."""
-    p = np.exp(log_product[np.arange(len(labels)), labels]).clip(_FLOOR, 1 - _FLOOR)
+def doubt(log_probs: FloatArray, labels: IntArray) -> FloatArray:
+    """The log odds that a label is wrong, by one distribution over classes for each row [n]."""
+    p = np.exp(log_probs[np.arange(len(labels)), labels]).clip(_FLOOR, 1 - _FLOOR)
     return np.asarray(np.log1p(-p) - np.log(p))
 
 
-def judge(people: FloatArray, truth: IntArray, written: FloatArray, labels: IntArray) -> Suspicion:
+def judge(people: RowViews, truth: IntArray, written: RowViews, labels: IntArray) -> Suspicion:
     """The probability that each written label is wrong.
 
-    Human rows calibrate the doubt: with their own labels it is that of right labels, with each other label on purpose
-    that of wrong ones. A logistic regression tells the two apart, for as many wrong labels as right ones; the share of
-    wrong labels among the written rows is then the one with which the mean of the probabilities is the share itself
-    (Saerens, Latinne & Decaestecker 2002, by expectation maximization). All probabilities are NaN if the doubt does not
-    tell flipped labels of human rows from their own: if its AUROC exceeds 0.5 by less than 1 / sqrt(m), about two
-    standard errors at chance.
+    All probabilities are NaN if the product of both views does not tell labels of human rows that were flipped on
+    purpose from their own: if its AUROC exceeds 0.5 by less than 1 / sqrt(m), about two standard errors at chance.
 
     Args:
-        people: log of the product of both views for m human rows, by models that have seen neither them nor their
-            written fold [m, C].
+        people: of m human rows.
         truth: their classes [m].
-        written: the same for n written rows [n, C].
+        written: of n written rows.
         labels: their classes [n].
     """
-    from sklearn.linear_model import LogisticRegression
+    posterior = fuse(people, truth, written, labels).posterior(written, labels)
+    wrong = 1.0 - posterior[np.arange(len(labels)), labels]
+    others = posterior.copy()
+    others[np.arange(len(labels)), labels] = -1.0
+    if not _tells_flipped_labels(product(people.p, people.q), truth):
+        wrong = np.full(len(labels), np.nan)
+    return Suspicion(wrong, others.argmax(axis=1).astype(np.int64), float(wrong.mean()))
+
+
+def fuse(people: RowViews, truth: IntArray, written: RowViews, labels: IntArray) -> Fusion:
+    """Fits the fusion: the most probable one, by the labels of written rows and of human rows, which are all right.
+
+    Human rows say how sure P' may be: their exponent a is that of written rows. Their b and c are their own, because
+    models of written rows, and the shares of classes, need not fit human rows. The likelihood of
+    noisy labels is that of a noise adaptation layer (Goldberger & Ben-Reuven 2017), with two models for one network.
+
+    Args:
+        people: of m human rows.
+        truth: their classes [m].
+        written: of n written rows.
+        labels: their classes [n].
+    """
+    from scipy.optimize import minimize
+
+    classes = written.p.shape[1]
+    confusion = np.full((classes, classes), PRIOR[0] / (classes - 1))
+    np.fill_diagonal(confusion, PRIOR[1])
+    start = np.concatenate([np.zeros(3 + 2 * classes), np.log(confusion / confusion.sum(axis=1)).ravel()])
+    best = minimize(
+        _negative_log_posterior, start, (people, truth, written, labels, confusion), "L-BFGS-B", jac=True,
+        options={"maxiter": 500},
+    ).x  # fmt: skip
+    log_a, log_b, _, shifts, _, logits = _parts(best, classes)
+    return Fusion((float(np.exp(log_a)), float(np.exp(log_b))), shifts, np.exp(_log_softmax(logits)))
+
+
+def _parts(x: FloatArray, classes: int) -> tuple[float, float, float, FloatArray, FloatArray, FloatArray]:
+    """log a; log b and that of human rows; c and that of human rows; the logits of T."""
+    shifts, logits = x[3 : 3 + 2 * classes].reshape(2, classes), x[3 + 2 * classes :].reshape(classes, classes)
+    return x[0], x[1], x[2], shifts[0], shifts[1], logits
+
+
+def _negative_log_posterior(
+    x: FloatArray, people: RowViews, truth: IntArray, written: RowViews, labels: IntArray, pseudo_rows: FloatArray
+) -> tuple[float, FloatArray]:
+    """Minus the log of likelihood and priors, and its gradient; see ``fuse``."""
+    log_a, log_b, log_b_people, shifts, shifts_people, logits = _parts(x, len(pseudo_rows))
+    a, b, b_people = np.exp([log_a, log_b, log_b_people])
+    log_t = _log_softmax(logits)
+    log_s = _log_softmax(a * written.p + b * written.q + shifts)
+    joint = log_s + log_t[:, labels].T
+    log_likelihood = np.logaddexp.reduce(joint, axis=1)
+    posterior = np.exp(joint - log_likelihood[:, None])
+    log_s_people = _log_softmax(a * people.p + b_people * people.q + shifts_people)
+
+    residual = posterior - np.exp(log_s)
+    residual_people = -np.exp(log_s_people)
+    residual_people[np.arange(len(truth)), truth] += 1.0
+    counts = np.stack([posterior[labels == label].sum(axis=0) for label in range(len(logits))], axis=1) + pseudo_rows
+    value = log_likelihood.sum() + log_s_people[np.arange(len(truth)), truth].sum() + (pseudo_rows * log_t).sum()
+    value -= (log_a**2 + log_b**2 + log_b_people**2) / (2 * EXPONENT_SD**2)
+    value -= ((shifts**2).sum() + (shifts_people**2).sum()) / (2 * SHIFT_SD**2)
+    gradient = np.concatenate([
+        [
+            a * ((residual * written.p).sum() + (residual_people * people.p).sum()) - log_a / EXPONENT_SD**2,
+            b * (residual * written.q).sum() - log_b / EXPONENT_SD**2,
+            b_people * (residual_people * people.q).sum() - log_b_people / EXPONENT_SD**2,
+        ],
+        residual.sum(axis=0) - shifts / SHIFT_SD**2,
+        residual_people.sum(axis=0) - shifts_people / SHIFT_SD**2,
+        (counts - counts.sum(axis=1, keepdims=True) * np.exp(log_t)).ravel(),
+    ])  # fmt: skip
+    return -float(value), -gradient
+
+
+def _tells_flipped_labels(log_probs: FloatArray, truth: IntArray) -> bool:
+    """Whether the doubt about every other label of human rows is larger than about their own."""
     from sklearn.metrics import roc_auc_score
 
-    classes = people.shape[1]
-    right = doubt(people, truth)
-    others = [(truth + shift) % classes for shift in range(1, classes)]
-    flipped = np.concatenate([doubt(people, other) for other in others])
-    features = np.concatenate([right, flipped])[:, None]
-    is_wrong = np.arange(len(features)) >= len(right)
+    classes = log_probs.shape[1]
+    shifted = [(truth + shift) % classes for shift in range(classes)]
+    values = np.concatenate([doubt(log_probs, labels) for labels in shifted])
+    is_wrong = np.arange(len(values)) >= len(truth)
     weights = np.where(is_wrong, 1.0 / (classes - 1), 1.0)
-    if roc_auc_score(is_wrong, features[:, 0], sample_weight=weights) < 0.5 + 1.0 / np.sqrt(len(truth)):
-        return Suspicion(np.full(len(labels), np.nan), written.argmax(axis=1).astype(np.int64), float("nan"))
-    model = LogisticRegression(C=1e3).fit(features, is_wrong, sample_weight=weights)
-    log_ratio = model.decision_function(doubt(written, labels)[:, None])
-    share = _share(log_ratio)
-    return Suspicion(_sigmoid(log_ratio + _log_odds(share)), written.argmax(axis=1).astype(np.int64), share)
+    return bool(roc_auc_score(is_wrong, values, sample_weight=weights) >= 0.5 + 1.0 / np.sqrt(len(truth)))
 
 
-def _share(log_ratio: FloatArray) -> float:
-    """The share of wrong labels, from the log of the ratio of the densities of wrong and right ones."""
-    share = PRIOR[0] / sum(PRIOR)
-    for _ in range(_STEPS):
-        total = float(_sigmoid(log_ratio + _log_odds(share)).sum())
-        share = (total + PRIOR[0]) / (len(log_ratio) + sum(PRIOR))
-    return share
-
-
-def _sigmoid(x: FloatArray) -> FloatArray:
-    from scipy.special import expit
-
-    return np.asarray(expit(x))
-
-
-def _log_odds(share: float) -> float:
-    return float(np.log(share) - np.log1p(-share))
+def _log_softmax(x: FloatArray) -> FloatArray:
+    return np.asarray(x - np.logaddexp.reduce(x, axis=1)[:, None])

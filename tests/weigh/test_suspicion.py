@@ -1,10 +1,11 @@
-"""Suspicious labels: the product of two views, calibrated."""
+"""Suspicious labels: two views, fused by how much each is worth."""
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
 from sklearn.metrics import roc_auc_score
 
-from harness.weigh.suspicion import doubt, judge, product
+from harness.weigh.suspicion import Fusion, RowViews, _negative_log_posterior, doubt, fuse, judge, product
 
 
 def test_the_product_is_normalized():
@@ -17,47 +18,99 @@ def test_doubt_is_the_log_odds_of_another_label():
     assert doubt(np.log([[0.8, 0.2]]), np.array([0])) == pytest.approx([np.log(0.2 / 0.8)])
 
 
-def views(rng, truth, classes, strength):
+def test_a_posterior_by_hand():
+    """P'(t) Q'(t)^2 T[t, y], normalized: 0.6 · 0.25 · 0.2 and 0.4 · 0.25 · 0.9."""
+    fusion = Fusion((1.0, 2.0), np.zeros(2), np.array([[0.8, 0.2], [0.1, 0.9]]))
+    views = RowViews(np.log([[0.6, 0.4]]), np.log([[0.5, 0.5]]))
+    assert fusion.posterior(views, np.array([1])) == pytest.approx(np.array([[0.03, 0.09]]) / 0.12)
+
+
+def view(rng, truth, classes, strength, sharpness=1.0):
     """Log-probabilities of a model that is right more often than not."""
     logits = rng.standard_normal((len(truth), classes))
     logits[np.arange(len(truth)), truth] += strength
+    logits *= strength * sharpness  # with a sharpness of 1, the log-probabilities are calibrated
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def made(rng, classes, share, strengths=(2.0, 2.0), sharpness=(1.0, 1.0), rows=(800, 4000), step=None):
+    """Views and classes of human rows; views, labels of written ones, and which of these are wrong."""
+    people, truth = (rng.integers(classes, size=size) for size in rows)
+    wrong = rng.random(rows[1]) < share
+    steps = rng.integers(1, classes, rows[1]) if step is None else step
+    labels = np.where(wrong, (truth + steps) % classes, truth)
+    ours, theirs = (
+        RowViews(*(view(rng, t, classes, *pair) for pair in zip(strengths, sharpness, strict=True)))
+        for t in (people, truth)
+    )
+    return (ours, people, theirs, labels), wrong, truth
+
+
+def test_the_gradient_is_that_of_the_value():
+    rng = np.random.default_rng(0)
+    arguments, _, _ = made(rng, 3, 0.3, rows=(20, 50))
+    x = rng.standard_normal(3 + 6 + 9)
+    pseudo_rows = np.full((3, 3), 0.5) + 8 * np.eye(3)
+    gradient = _negative_log_posterior(x, *arguments, pseudo_rows)[1]
+    numeric = approx_fprime(x, lambda x: _negative_log_posterior(x, *arguments, pseudo_rows)[0], 1e-6)
+    assert gradient == pytest.approx(numeric, abs=1e-3)
 
 
 @pytest.mark.parametrize(("classes", "share"), [(2, 0.1), (3, 0.3), (5, 0.05)])
 def test_the_share_of_wrong_labels_is_found_and_probabilities_mean_what_they_say(classes, share):
-    rng = np.random.default_rng(classes)
-    people, truth = rng.integers(classes, size=800), rng.integers(classes, size=4000)
-    wrong = rng.random(4000) < share
-    labels = np.where(wrong, (truth + rng.integers(1, classes, 4000)) % classes, truth)
-    ours = product(views(rng, people, classes, 2.0), views(rng, people, classes, 2.0))
-    theirs = product(views(rng, truth, classes, 2.0), views(rng, truth, classes, 2.0))
-    result = judge(ours, people, theirs, labels)
+    arguments, wrong, truth = made(np.random.default_rng(classes), classes, share)
+    result = judge(*arguments)
     assert result.share == pytest.approx(share, abs=0.04)
     assert result.wrong.mean() == pytest.approx(share, abs=0.04)
     for low, high in ((0.0, 0.2), (0.2, 0.6), (0.6, 1.0)):
         part = (result.wrong >= low) & (result.wrong < high)
         if part.sum() > 50:
             assert result.wrong[part].mean() == pytest.approx(wrong[part].mean(), abs=0.12)
-    assert (result.suggested == truth).mean() > 0.8
+    assert (result.suggested == truth)[wrong].mean() > 0.8
+    assert (result.suggested != arguments[3]).all()
     assert roc_auc_score(wrong, result.wrong) > 0.93
 
 
 def test_models_that_know_nothing_suspect_nothing():
-    rng = np.random.default_rng(0)
-    people, truth = rng.integers(2, size=60), rng.integers(2, size=300)
-    blind = [product(views(rng, rows, 2, 0.0), views(rng, rows, 2, 0.0)) for rows in (people, truth)]
-    result = judge(blind[0], people, blind[1], truth)
+    arguments, _, _ = made(np.random.default_rng(0), 2, 0.0, strengths=(0.0, 0.0), rows=(60, 300))
+    result = judge(*arguments)
     assert np.isnan(result.share)
     assert np.isnan(result.wrong).all()
     assert not result.suspicious.any()
 
 
 def test_two_views_see_more_than_one():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(3, size=3000)
-    wrong = rng.random(3000) < 0.3
-    labels = np.where(wrong, (truth + 1) % 3, truth)
-    p, q = views(rng, truth, 3, 1.0), views(rng, truth, 3, 1.0)
-    both, one = (roc_auc_score(wrong, doubt(view, labels)) for view in (product(p, q), p))
-    assert both > one + 0.03
+    arguments, wrong, _ = made(np.random.default_rng(0), 3, 0.3, strengths=(1.0, 1.0))
+    both = roc_auc_score(wrong, judge(*arguments).wrong)
+    assert both > max(roc_auc_score(wrong, doubt(one, arguments[3])) for one in vars(arguments[2]).values()) + 0.03
+
+
+@pytest.mark.parametrize("weak", [0, 1])
+def test_a_view_that_knows_little_and_is_sure_of_itself_counts_little(weak):
+    """A plain product would follow it."""
+    strengths, sharpness = np.array([2.0, 2.0]), np.array([1.0, 1.0])
+    strengths[weak], sharpness[weak] = 0.5, 8.0
+    arguments, wrong, _ = made(np.random.default_rng(weak), 3, 0.3, tuple(strengths), tuple(sharpness))
+    exponents = fuse(*arguments).exponents
+    assert exponents[weak] < 0.35 * exponents[1 - weak]
+    fused = roc_auc_score(wrong, judge(*arguments).wrong)
+    assert fused > roc_auc_score(wrong, doubt(product(arguments[2].p, arguments[2].q), arguments[3])) + 0.05
+
+
+def test_labels_that_are_taken_for_one_other_are_found():
+    """With 30 % of every class taken for the next one, the label alone says which class it may have been."""
+    arguments, wrong, _ = made(np.random.default_rng(1), 3, 0.3, strengths=(1.0, 1.0), step=1)
+    confusion = fuse(*arguments).confusion
+    assert confusion == pytest.approx(0.7 * np.eye(3) + 0.3 * np.roll(np.eye(3), 1, axis=1), abs=0.1)
+    uniform = roc_auc_score(wrong, doubt(product(arguments[2].p, arguments[2].q), arguments[3]))
+    assert roc_auc_score(wrong, judge(*arguments).wrong) > uniform + 0.015
+
+
+def test_the_order_of_the_classes_does_not_matter():
+    arguments, _, _ = made(np.random.default_rng(2), 3, 0.2, rows=(100, 400))
+    people, truth, written, labels = arguments
+    order = np.array([2, 0, 1])
+    inverse = np.argsort(order)
+    renamed = [RowViews(rows.p[:, order], rows.q[:, order]) for rows in (people, written)]
+    result = judge(renamed[0], inverse[truth], renamed[1], inverse[labels])
+    assert result.wrong == pytest.approx(judge(*arguments).wrong, abs=1e-3)
