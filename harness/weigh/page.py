@@ -60,6 +60,7 @@ def _context(result: Result, rows: pd.DataFrame, drawings: list[Drawing], name: 
             (*map(str, (row["id"], clip(row["text"]), row["label"], row["suggested_label"])), _share(row["p_wrong"]))
             for row in doubtful.to_dict("records")
         ],
+        "confused": _confused(rows),
         "notes": result.notes,
         "result": result,
         "confidence": f"{100 * CONFIDENCE:.0f} %",
@@ -71,6 +72,17 @@ def _context(result: Result, rows: pd.DataFrame, drawings: list[Drawing], name: 
 def _share(share: float) -> str:
     """A probability in percent, a small one with one more digit."""
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
+
+
+def _confused(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Which labels are probably wrong: label, likeliest one, number of rows, and of how many with this label."""
+    suspicious = rows[rows["suggested_label"] != ""]
+    counts = suspicious.groupby(["label", "suggested_label"]).size().sort_values(ascending=False, kind="stable")
+    totals = rows["label"].value_counts()
+    return [
+        (str(label), str(suggested), f"{count:,}", f"{totals[label]:,}")
+        for (label, suggested), count in counts.head(SHOWN).items()
+    ]
 
 
 def _candidates(result: Result) -> list[tuple[str, ...]]:

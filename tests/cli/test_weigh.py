@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,8 +87,9 @@ def test_the_answer_is_printed_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = pd.DataFrame({
-        "id": ["1", "2"], "text": ["<b>one</b>", "two"], "label": ["a", "b"], "suggested_label": ["b", ""],
-        "p_wrong": [0.9, 0.1], "p_label": [0.1, 0.9], "q_label": [0.2, 0.8],
+        "id": ["1", "2", "3"], "text": ["<b>one</b>", "two", "three"], "label": ["a", "b", "a"],
+        "suggested_label": ["b", "", ""], "p_wrong": [0.9, 0.1, 0.2], "p_label": [0.1, 0.9, 0.8],
+        "q_label": [0.2, 0.8, 0.7],
     })  # fmt: skip
     answer = session.Answer(a_result(notes=("a note",)), rows, Views({}, {}), tmp_path / "out" / "model")
     monkeypatch.setattr(session, "Session", lambda *_: SimpleNamespace(run=lambda: answer))
@@ -101,6 +104,8 @@ def test_the_answer_is_printed_and_written(
     assert written >= {"report.html", "weigh.json", "weights.csv", "README.md", "curves.png"}
     html = (tmp_path / "out" / page.PAGE).read_text()
     assert "&lt;b&gt;one&lt;/b&gt;" in html
+    cells = re.sub(r"\s*<[^>]*>\s*", "|", html[html.index("Which labels are probably wrong") :])
+    assert re.search(r"of all with this label\|+a\|+b\|+1\|+2\|", cells)
     assert "a note" in html
 
 
