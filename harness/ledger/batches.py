@@ -44,9 +44,12 @@ def batches(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def pack(name: str, entries: Iterable[Entry]) -> tuple[str, bytes]:
-    """The path and the content of a batch's file."""
+    """The path and the content of a batch's file.
+
+    Its name does not say that it is compressed: some artifact stores would send it uncompressed then.
+    """
     content = json.dumps([asdict(entry) for entry in entries], sort_keys=True).encode()
-    return f"{FOLDER}/{name}-{hashlib.sha256(content).hexdigest()[:16]}.json.gz", gzip.compress(content, 6, mtime=0)
+    return f"{FOLDER}/{name}-{hashlib.sha256(content).hexdigest()[:16]}.batch", gzip.compress(content, 6, mtime=0)
 
 
 def unpack(content: bytes) -> list[Entry]:

@@ -206,4 +206,5 @@ def test_a_file_has_everything_of_its_trials() -> None:
     assert unpack(content) == [entry, replace(entry, run="s", ended=None)]
     assert path == pack("abc", unpack(content))[0]
     assert path != pack("abc", [entry])[0]
+    assert not path.endswith("gz"), "S3 and MLflow would send it uncompressed"
     assert content == pack("abc", unpack(content))[1]
