@@ -17,8 +17,10 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 #: Probabilities of a wrong label from which a row is suspicious.
 SUSPICIOUS = 0.5
-#: Pseudo-rows of every class with wrong and with right labels: what is assumed where the rows say nothing.
+#: Pseudo-rows with wrong and with right labels: what is assumed of the share of errors where the rows say nothing.
 PRIOR = (1.0, 9.0)
+#: How many rows of every class the assumption counts that all errors have the same probability.
+EVENNESS = 10.0
 #: Standard deviations of the normal priors of the logarithm of a view's exponent, and of the shift of a class.
 EXPONENT_SD, SHIFT_SD = 1.0, 0.3
 _FLOOR = 1e-6
@@ -114,8 +116,10 @@ def fuse(people: RowViews, truth: IntArray, written: RowViews, labels: IntArray)
     """Fits the fusion: the most probable one, by the labels of written rows and of human rows, which are all right.
 
     Human rows say how sure P' may be: their exponent a is that of written rows. Their b and c are their own, because
-    models of written rows, and the shares of classes, need not fit human rows. The likelihood of
-    noisy labels is that of a noise adaptation layer (Goldberger & Ben-Reuven 2017), with two models for one network.
+    models of written rows, and the shares of classes, need not fit human rows. The likelihood of noisy labels is that
+    of a noise adaptation layer (Goldberger & Ben-Reuven 2017), with two models for one network. The rows of T are drawn
+    toward those of even errors, E[t, t] = 1 - e and e / (C - 1) elsewhere, by ``EVENNESS`` times the Kullback-Leibler
+    divergence of T[t] from E[t]; e has the prior Beta(2, 10) of ``PRIOR`` and is estimated too.
 
     Args:
         people: of m human rows.
@@ -126,51 +130,65 @@ def fuse(people: RowViews, truth: IntArray, written: RowViews, labels: IntArray)
     from scipy.optimize import minimize
 
     classes = written.p.shape[1]
-    confusion = np.full((classes, classes), PRIOR[0] / (classes - 1))
-    np.fill_diagonal(confusion, PRIOR[1])
-    start = np.concatenate([np.zeros(3 + 2 * classes), np.log(confusion / confusion.sum(axis=1)).ravel()])
+    share = PRIOR[0] / sum(PRIOR)
+    start = np.concatenate([
+        np.zeros(3), [np.log(share / (1 - share))], np.zeros(2 * classes), np.log(_even(share, classes)).ravel()
+    ])  # fmt: skip
     best = minimize(
-        _negative_log_posterior, start, (people, truth, written, labels, confusion), "L-BFGS-B", jac=True,
+        _negative_log_posterior, start, (people, truth, written, labels), "L-BFGS-B", jac=True,
         options={"maxiter": 500},
     ).x  # fmt: skip
-    log_a, log_b, _, shifts, _, logits = _parts(best, classes)
+    (log_a, log_b, _, _), (shifts, _), logits = _parts(best, classes)
     return Fusion((float(np.exp(log_a)), float(np.exp(log_b))), shifts, np.exp(_log_softmax(logits)))
 
 
-def _parts(x: FloatArray, classes: int) -> tuple[float, float, float, FloatArray, FloatArray, FloatArray]:
-    """log a; log b and that of human rows; c and that of human rows; the logits of T."""
-    shifts, logits = x[3 : 3 + 2 * classes].reshape(2, classes), x[3 + 2 * classes :].reshape(classes, classes)
-    return x[0], x[1], x[2], shifts[0], shifts[1], logits
+def _even(share: float, classes: int) -> FloatArray:
+    """The confusion of even errors [C, C]."""
+    out = np.full((classes, classes), share / (classes - 1))
+    np.fill_diagonal(out, 1.0 - share)
+    return out
+
+
+def _parts(x: FloatArray, classes: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """log a, log b, log b of human rows, log odds of e; c and c of human rows [2, C]; the logits of T [C, C]."""
+    middle = 4 + 2 * classes
+    return x[:4], x[4:middle].reshape(2, classes), x[middle:].reshape(classes, classes)
 
 
 def _negative_log_posterior(
-    x: FloatArray, people: RowViews, truth: IntArray, written: RowViews, labels: IntArray, pseudo_rows: FloatArray
+    x: FloatArray, people: RowViews, truth: IntArray, written: RowViews, labels: IntArray
 ) -> tuple[float, FloatArray]:
     """Minus the log of likelihood and priors, and its gradient; see ``fuse``."""
-    log_a, log_b, log_b_people, shifts, shifts_people, logits = _parts(x, len(pseudo_rows))
-    a, b, b_people = np.exp([log_a, log_b, log_b_people])
-    log_t = _log_softmax(logits)
-    log_s = _log_softmax(a * written.p + b * written.q + shifts)
+    classes = written.p.shape[1]
+    numbers, shifts, logits = _parts(x, classes)
+    log_exponents, (a, b, b_people), e = numbers[:3], np.exp(numbers[:3]), 1.0 / (1.0 + np.exp(-numbers[3]))
+    log_t, even = _log_softmax(logits), _even(e, classes)
+    log_s = _log_softmax(a * written.p + b * written.q + shifts[0])
     joint = log_s + log_t[:, labels].T
     log_likelihood = np.logaddexp.reduce(joint, axis=1)
     posterior = np.exp(joint - log_likelihood[:, None])
-    log_s_people = _log_softmax(a * people.p + b_people * people.q + shifts_people)
+    log_s_people = _log_softmax(a * people.p + b_people * people.q + shifts[1])
+
+    value = log_likelihood.sum() + log_s_people[np.arange(len(truth)), truth].sum()
+    value -= EVENNESS * (even * (np.log(even) - log_t)).sum()
+    value += PRIOR[0] * np.log(e) + PRIOR[1] * np.log1p(-e)
+    value -= (log_exponents**2).sum() / (2 * EXPONENT_SD**2) + (shifts**2).sum() / (2 * SHIFT_SD**2)
 
     residual = posterior - np.exp(log_s)
     residual_people = -np.exp(log_s_people)
     residual_people[np.arange(len(truth)), truth] += 1.0
-    counts = np.stack([posterior[labels == label].sum(axis=0) for label in range(len(logits))], axis=1) + pseudo_rows
-    value = log_likelihood.sum() + log_s_people[np.arange(len(truth)), truth].sum() + (pseudo_rows * log_t).sum()
-    value -= (log_a**2 + log_b**2 + log_b_people**2) / (2 * EXPONENT_SD**2)
-    value -= ((shifts**2).sum() + (shifts_people**2).sum()) / (2 * SHIFT_SD**2)
+    slopes = np.array([
+        (residual * written.p).sum() + (residual_people * people.p).sum(),
+        (residual * written.q).sum(),
+        (residual_people * people.q).sum(),
+    ])  # fmt: skip
+    counts = np.stack([posterior[labels == label].sum(axis=0) for label in range(classes)], axis=1) + EVENNESS * even
+    by_e = _even(1.0, classes) - np.eye(classes)  # derivative of the even confusion
+    slope_e = PRIOR[0] / e - PRIOR[1] / (1.0 - e) - EVENNESS * (by_e * (np.log(even) - log_t)).sum()
     gradient = np.concatenate([
-        [
-            a * ((residual * written.p).sum() + (residual_people * people.p).sum()) - log_a / EXPONENT_SD**2,
-            b * (residual * written.q).sum() - log_b / EXPONENT_SD**2,
-            b_people * (residual_people * people.q).sum() - log_b_people / EXPONENT_SD**2,
-        ],
-        residual.sum(axis=0) - shifts / SHIFT_SD**2,
-        residual_people.sum(axis=0) - shifts_people / SHIFT_SD**2,
+        np.exp(log_exponents) * slopes - log_exponents / EXPONENT_SD**2,
+        [slope_e * e * (1.0 - e)],
+        (np.stack([residual.sum(axis=0), residual_people.sum(axis=0)]) - shifts / SHIFT_SD**2).ravel(),
         (counts - counts.sum(axis=1, keepdims=True) * np.exp(log_t)).ravel(),
     ])  # fmt: skip
     return -float(value), -gradient
