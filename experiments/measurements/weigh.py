@@ -35,6 +35,7 @@ from simulated_users import BENCHMARKS, load_rows, shuffled, write_csv
 from wrong_labels import METRICS, compare
 
 from harness import driver
+from harness.checkers.temperature import calibrated, fit_temperature
 from harness.cli.progress import Progress
 from harness.config.benchmark import Benchmark, CorruptedSplit
 from harness.data.benchmarks import load, resolve
@@ -49,7 +50,7 @@ from harness.weigh.candidates import CANDIDATES, NULL, WRITTEN, Candidate
 from harness.weigh.checks import find_duplicates
 from harness.weigh.folds import write_benchmark
 from harness.weigh.reading import read
-from harness.weigh.rounds import Run, outcomes, plan_round
+from harness.weigh.rounds import Outcome, Run, outcomes, plan_round
 from harness.weigh.session import Answer, Session
 from harness.weigh.settings import WeighSettings, from_files
 from harness.weigh.worth import rows_for
@@ -161,7 +162,7 @@ class Study:
             "expected_accuracy": asdict(answer.result.accuracy), "accuracy": accuracy,
             "steps": session.lengths.steps, "real_steps": session.lengths.real_steps, "seconds": seconds,
             "worth": self.worth(answer, curve, at_half),
-            "right": right(session.evidence),
+            "right": right(session.evidence), "p_true": p_true(session.evidence),
         }  # fmt: skip
         if self.flipped:
             out["suspicious"] = self.suspicious(answer)
@@ -245,6 +246,28 @@ def right(evidence: Evidence) -> dict[str, dict[str, str]]:
         candidate: {fold: "".join(f"{count:.0f}" for count in np.sum(values, axis=0)) for fold, values in folds.items()}
         for candidate, folds in seeds.items()
     }
+
+
+def p_true(evidence: Evidence) -> dict[str, dict[str, list[float]]]:
+    """Candidate -> fold -> the probability of every human row's label, at the best temperature, averaged over seeds."""
+    runs: dict[str, dict[str, list[Outcome]]] = {}
+    for run, outcome in evidence.outcomes.items():
+        if run.share == 1.0:
+            runs.setdefault(run.candidate, {}).setdefault(run.benchmark, []).append(outcome)
+    out: dict[str, dict[str, list[float]]] = {}
+    for candidate, folds in runs.items():
+        every = [outcome for outcomes_ in folds.values() for outcome in outcomes_]
+        truth = np.concatenate([outcome.truth for outcome in every])
+        temperature = fit_temperature(np.concatenate([outcome.log_probs for outcome in every]), truth)
+        out[candidate] = {
+            fold: np.mean([_of_truth(outcome, temperature) for outcome in outcomes_], axis=0).round(3).tolist()
+            for fold, outcomes_ in folds.items()
+        }
+    return out
+
+
+def _of_truth(outcome: Outcome, temperature: float) -> Any:
+    return np.exp(calibrated(outcome.log_probs, temperature)[np.arange(len(outcome.truth)), outcome.truth])
 
 
 def _mean(correct: Mapping[Run, Any], candidate: str, share: float, half: int | None = None) -> float:
