@@ -153,12 +153,15 @@ def compare(
 class Case:
     """A benchmark and a number of human rows."""
 
-    def __init__(self, benchmark: str, rows: int, home: Path, steps: int, layers: int, console: Console) -> None:
+    def __init__(
+        self, benchmark: str, rows: int, home: Path, steps: int, layers: int, more: Sequence[str], console: Console
+    ) -> None:
         self.rows, self.console, self.paths = rows, console, Paths.at(home)
         self.folder = home / "files" / f"{benchmark}-{rows}"
         self.lengths = Lengths(steps, max(60, steps), (0,), (), 0.0)
         # few layers need a larger rate (results/weigh_settings)
-        self.overrides = (f"training.layers={layers}", "training.learning_rate=5.0e-4") if layers else ()
+        few = (f"training.layers={layers}", "training.learning_rate=5.0e-4") if layers else ()
+        self.overrides = (*few, *more)
         self.benchmark, people, self.written, test = load_rows(benchmark)
         people = shuffled(people, rows, 0, benchmark)
         self.people = people.take(np.arange(rows))
@@ -265,6 +268,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=SIZES, help="numbers of human rows")
     parser.add_argument("--steps", type=int, default=60, help="of a training")
     parser.add_argument("--layers", type=int, default=0, help="transformer layers that are kept; 0 for all")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in `harness weigh`")
     parser.add_argument(
         "--home", type=Path, default=Path(".harness-wrong-labels"), help="for trials; finished ones stay"
     )
@@ -273,11 +277,19 @@ def main() -> None:
     console = Console(highlight=False)
     results: list[dict[str, Any]] = []
     for rows, benchmark in itertools.product(arguments.rows, arguments.benchmarks):
-        case = Case(benchmark, rows, arguments.home.resolve(), arguments.steps, arguments.layers, console)
+        case = Case(
+            benchmark, rows, arguments.home.resolve(), arguments.steps, arguments.layers, arguments.set, console
+        )
         results += case.run()
         total = summary(results)
         if arguments.json:
-            content = {"layers": arguments.layers, "steps": arguments.steps, **total, "results": results}
+            content = {
+                "layers": arguments.layers,
+                "steps": arguments.steps,
+                "set": arguments.set,
+                **total,
+                "results": results,
+            }
             write_atomically(arguments.json, (json.dumps(content, indent=1) + "\n").encode())
     show(total, console)
 

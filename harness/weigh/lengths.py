@@ -1,9 +1,10 @@
-"""How much is trained, so that everything fits into the time that the user gives it."""
+"""How much is trained, and in which precision, so that everything fits into the time that the user gives it."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ ROUND_SECONDS, TRIAL_SECONDS = 15.0, 3.0
 #: Work of evaluation and scoring beside the training.
 EVALUATION = 1.15
 ROUNDS = 4
+#: How much faster bfloat16 must be than float32 to be used; accuracies are alike (results/precision).
+MUCH_FASTER = 1.25
 #: Number of seeds, and shares of the human rows for the learning curves beside all of them: the most thorough first.
 LEVELS = ((2, (0.25, 0.5)), (2, (0.5,)), (1, (0.5,)))
 
@@ -40,6 +43,7 @@ class Lengths:
         seeds: of the trainings that judge.
         shares: of the human rows, for the learning curves, beside all of them.
         seconds: how long all rounds are expected to take.
+        precision: of the trainings.
     """
 
     steps: int
@@ -47,6 +51,7 @@ class Lengths:
     seeds: tuple[int, ...]
     shares: tuple[float, ...]
     seconds: float
+    precision: str = "float32"
 
     def to_json(self, key: str) -> bytes:
         """The content of a file, with a key of what it is for."""
@@ -59,12 +64,18 @@ class Lengths:
             raw = json.loads(file.read_bytes())
             if raw["key"] != key:
                 return None
-            return cls(raw["steps"], raw["real_steps"], tuple(raw["seeds"]), tuple(raw["shares"]), raw["seconds"])
+            sizes = tuple(raw["seeds"]), tuple(raw["shares"])
+            return cls(raw["steps"], raw["real_steps"], *sizes, raw["seconds"], raw["precision"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
-def choose(people: int, written: int, budget: float, rate: float, slots: int) -> Lengths:
+def faster(rates: Mapping[str, float]) -> str:
+    """The precision to train in, by the rows per second in each."""
+    return "bfloat16" if rates["bfloat16"] > MUCH_FASTER * rates["float32"] else "float32"
+
+
+def choose(people: int, written: int, budget: float, rate: float, slots: int, precision: str = "float32") -> Lengths:
     """The most seeds, sizes and then steps with which all rounds fit into the budget, within bounds.
 
     Args:
@@ -73,6 +84,7 @@ def choose(people: int, written: int, budget: float, rate: float, slots: int) ->
         budget: seconds.
         rate: rows per second of training in one process alone on the machine.
         slots: trials at once.
+        precision: in which that is.
     """
     real_steps = min(max(LEAST_REAL_STEPS, math.ceil(REAL_EPOCHS * people / BATCH)), MOST_STEPS)
     most = min(max(LEAST_STEPS, math.ceil(EPOCHS * (people + written) / BATCH)), MOST_STEPS)
@@ -84,7 +96,7 @@ def choose(people: int, written: int, budget: float, rate: float, slots: int) ->
         steps = min(max(fitting, LEAST_STEPS), most)
         if fitting >= min(GOOD_STEPS, most):
             break
-    return Lengths(steps, real_steps, tuple(range(seeds)), shares, fixed + on_both * steps / speed)
+    return Lengths(steps, real_steps, tuple(range(seeds)), shares, fixed + on_both * steps / speed, precision)
 
 
 def count(seeds: int, sizes: int) -> tuple[int, float, float]:

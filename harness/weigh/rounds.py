@@ -80,7 +80,7 @@ def plan_round(
         name: of the round, the end of the experiment's name.
         benchmarks: folds.
         rows: candidates, each with its seeds.
-        lengths: steps of the trainings.
+        lengths: steps and precision of the trainings.
         encoder: of all models.
         cache: folder for prepared benchmarks.
         shares: of the human rows.
@@ -99,7 +99,8 @@ def plan_round(
         ],
         "quality_fractions": tuple(shares),
         "encoder": encoder,
-        "training": TRAINING | {"steps": lengths.steps, "pooling": own_pooling(encoder)},
+        "training": TRAINING
+        | {"steps": lengths.steps, "precision": lengths.precision, "pooling": own_pooling(encoder)},
         "stages": {"real_small": {"steps": lengths.real_steps}},
         "resources": dict(resources or {}),
     }

@@ -133,8 +133,14 @@ class Session:
         if chosen is not None:
             self.say(f"Going on with {chosen.steps} steps a training, as chosen before.")
             return chosen
-        rate, slots = self._measure(benchmarks)
-        chosen = lengths.choose(len(inputs.people), len(inputs.written), settings.budget, rate, slots)
+        rates, slots = self._measure(benchmarks)
+        precision = lengths.faster(rates) if len(rates) > 1 else next(iter(rates))
+        people, written = len(inputs.people), len(inputs.written)
+        chosen = lengths.choose(people, written, settings.budget, rates[precision], slots, precision)
+        if precision != "float32" and "float32" in rates:
+            self.say(
+                f"Training in {precision}: {rates[precision] / rates['float32']:.1f} times as fast here as float32."
+            )
         self.say(
             f"{chosen.steps} steps a training, {chosen.real_steps} on human rows alone, {len(chosen.seeds)} "
             f"seed{'s' * (len(chosen.seeds) > 1)}: about {chosen.seconds / 60:.0f} min in all "
@@ -145,16 +151,24 @@ class Session:
         write_atomically(file, chosen.to_json(key))
         return chosen
 
-    def _measure(self, benchmarks: dict[str, Benchmark]) -> tuple[float, int]:
-        """Rows per second of one training alone, and trials at once."""
+    def _measure(self, benchmarks: dict[str, Benchmark]) -> tuple[dict[str, float], int]:
+        """Rows per second of one training alone, by precision unless the settings name one; and trials at once."""
         from harness.training.speed import rows_per_second
 
-        probe = Lengths(1, 1, FIRST_SEED, (), 0.0)
-        plan = self._plan("screen", [benchmarks[fold_name(0)]], [(WRITTEN, FIRST_SEED)], probe)
-        trial, resources = plan.jobs[0].trial, plan.experiment.resources
-        rate = rows_per_second(trial, plan.splits[trial.task.name]["generated"], self.store, steps=6)
-        slots = 1 if resources.gpus else max(1, len(os.sched_getaffinity(0)) // resources.cpus)
-        return rate or UNKNOWN_RATE, min(slots, resources.concurrent or slots)
+        rates: dict[str, float] = {}
+        for precision in ("float32", "bfloat16"):
+            probe = Lengths(1, 1, FIRST_SEED, (), 0.0, precision)
+            plan = self._plan("screen", [benchmarks[fold_name(0)]], [(WRITTEN, FIRST_SEED)], probe)
+            trial, resources = plan.jobs[0].trial, plan.experiment.resources
+            slots = 1 if resources.gpus else max(1, len(os.sched_getaffinity(0)) // resources.cpus)
+            slots = min(slots, resources.concurrent or slots)
+            if trial.training.precision in rates:  # the settings name one
+                continue
+            rate = rows_per_second(trial, plan.splits[trial.task.name]["generated"], self.store, steps=6)
+            if rate is None:
+                return {trial.training.precision: UNKNOWN_RATE}, slots
+            rates[trial.training.precision] = rate
+        return rates, slots
 
     def _screen(self, benchmarks: dict[str, Benchmark]) -> None:
         """Round 1: all candidates on the folds that choose."""
@@ -221,7 +235,8 @@ class Session:
         unlike = frame["flags"].str.split().map(lambda names: "unlike" in names)
         settings = {
             "encoder": self.encoder, "steps": self.lengths.steps, "real_steps": self.lengths.real_steps,
-            "folds": FOLDS, "seeds": list(self.lengths.seeds), "labels": list(inputs.labels),
+            "precision": self.lengths.precision, "folds": FOLDS, "seeds": list(self.lengths.seeds),
+            "labels": list(inputs.labels),
         }  # fmt: skip
         result = Result(
             **{field.name: getattr(numbers, field.name) for field in fields(numbers)},

@@ -43,7 +43,9 @@ def a_result(**changes: Any) -> Result:
         "next_rows": Estimate(0.012, 0.003, 0.02), "curves": {120: (0.6, 0.66), 240: (0.65, 0.7)}, "people": 300,
         "written": 3000, "suspicious": 57, "wrong_share": 0.06, "unlike": 12, "copies": 3, "repeated": 4, "notes": (),
         "seconds": 1800.0,
-        "settings": {"labels": ["a", "b"], "encoder": "x", "steps": 70, "real_steps": 60, "seeds": [0]},
+        "settings": {"labels": ["a", "b"], "encoder": "x", "steps": 70, "real_steps": 60, "seeds": [0],
+            "precision": "float32",
+        },
     }  # fmt: skip
     return Result(**(fields | changes))
 

@@ -16,6 +16,7 @@ from harness.paths import Paths
 from harness.planning.plan import missing
 from harness.store import Store
 from harness.testing import make_encoder, make_rows
+from harness.training import speed
 from harness.training.run_trial import run
 from harness.weigh import lengths, row_table
 from harness.weigh.analysis import JUDGES, Evidence
@@ -95,6 +96,7 @@ def answered(folder, tiny_encoder):
     """An answer, what was said, and the executor."""
     said, here = [], Here()
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(lengths, "faster", lambda rates: "float32")  # whatever this machine would choose
         monkeypatch.setattr(lengths, "LEAST_STEPS", 20)
         monkeypatch.setattr(lengths, "LEAST_REAL_STEPS", 20)
         answer = session(folder, settings_of(folder, tiny_encoder), said, monkeypatch, here).run()
@@ -296,3 +298,40 @@ def test_lengths_fit_the_budget_within_bounds(budget):
     assert lengths.LEAST_STEPS <= chosen.steps <= lengths.MOST_STEPS
     if chosen.steps > lengths.LEAST_STEPS:
         assert chosen.seconds <= budget
+
+
+@pytest.mark.parametrize(
+    ("override", "measured", "precision"),
+    [
+        ((), {"float32": 50.0, "bfloat16": 120.0}, "bfloat16"),
+        ((), {"float32": 50.0, "bfloat16": 55.0}, "float32"),
+        (("training.precision=float32",), {"float32": 50.0, "bfloat16": 120.0}, "float32"),
+        (("training.precision=bfloat16",), {"float32": 120.0, "bfloat16": 50.0}, "bfloat16"),
+        ((), {"float32": None}, "float32"),
+    ],
+)
+def test_the_precision_is_the_faster_one_or_that_of_the_settings(
+    folder, tiny_encoder, tmp_path, monkeypatch, override, measured, precision
+):
+    asked = []
+
+    def rate(trial, *_, **__):
+        asked.append(trial.training.precision)
+        return measured[trial.training.precision]
+
+    monkeypatch.setattr(speed, "rows_per_second", rate)
+    options = {"encoder": str(tiny_encoder)}
+    settings = from_files(folder / "people.csv", folder / "written.csv", options, override)
+    said, here = [], Here()
+    one = session(tmp_path, settings, said, monkeypatch, here)
+    inputs = read(settings)
+    benchmarks = write_benchmarks(inputs, find_duplicates(inputs.people, inputs.written), "x", tmp_path / "data")
+    assert one._lengths(inputs, benchmarks).precision == precision
+    assert asked == (["float32", "bfloat16"] if len(measured) == 2 and not override else [precision])
+    told = "Training in bfloat16: 2.4 times as fast here as float32." in said
+    assert told == (precision == "bfloat16" and not override)
+    again = session(tmp_path, settings, said, monkeypatch, here)
+    chosen = again._lengths(inputs, benchmarks)  # read from the file
+    assert len(asked) <= 2
+    jobs = again._plan("x", [benchmarks[ALL]], [(NULL, (0,))], chosen).jobs
+    assert {job.trial.training.precision for job in jobs} == {precision}
