@@ -87,22 +87,29 @@ def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: S
     if not jobs:
         return "No time estimate: the remaining trials query a language model."
     trial = jobs[0].trial
+    hint = ""
     rate, basis = past_rate(trial, {i: (e.tags, e.metrics) for i, e in entries.items()}), "from finished trials"
     if rate is None and not measure:
         return "No time estimate: no finished trial gives a rate; `--estimate` times a few training steps."
     if rate is None:
         from harness.data.split_files import save_split
-        from harness.training.speed import rows_per_second
+        from harness.training.speed import MUCH_FASTER, in_precision, rows_per_second
 
         splits = plan.splits[trial.task.name]
         for split in splits.values():
             save_split(split, store)
         source = splits[trial.stages[0].splits[0]]
         rate, basis = rows_per_second(trial, source, store), "from a few training steps on this machine"
+        if rate is not None and trial.training.precision == "float32":
+            other = rows_per_second(in_precision(trial, "bfloat16"), source, store) or 0.0
+            if other > MUCH_FASTER * rate:
+                hint = (
+                    f" In bfloat16 a step is {other / rate:.1f} times as fast here: --set training.precision=bfloat16."
+                )
     if rate is None:
         return "No time estimate: no trial has finished on this kind of device yet."
     total = sum(map(work(plan), jobs)) / (3.0 * rate)
-    return f"About {duration(total)} of computing one trial at a time ({basis}); less with several at a time."
+    return f"About {duration(total)} of computing one trial at a time ({basis}); less with several at a time.{hint}"
 
 
 def failed_before(plan: Plan, paths: Paths, out: Console) -> None:

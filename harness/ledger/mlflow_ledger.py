@@ -254,7 +254,8 @@ class Ledger(MlflowReader):
             "fraction": "" if trial.fraction is None else str(trial.fraction), "encoder": trial.encoder,
             "variant": "; ".join(v for v in job.variants if v), "quality_checker": trial.quality or "",
             "diversity_checker": trial.diversity or "", "device": trial.device, "threads": str(trial.threads),
-            "layers": str(trial.training.layers or ""), EVALUATIONS: str(trial.evaluations),
+            "layers": str(trial.training.layers or ""), "precision": trial.training.precision,
+            EVALUATIONS: str(trial.evaluations),
         }  # fmt: skip
         run = self._client.create_run(parent.info.experiment_id, part.started, tags, describe(job))
         if is_local(run.info.artifact_uri):

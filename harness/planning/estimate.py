@@ -47,23 +47,24 @@ def work(plan: Plan) -> Callable[[Job], float]:
 
 
 #: The tags and metrics of past trials that ``past_rate`` needs.
-PAST_KEYS = ("encoder", "layers", "threads", "device", "benchmark", "rows_per_second")
+PAST_KEYS = ("encoder", "layers", "precision", "threads", "device", "benchmark", "rows_per_second")
 
 
 def past_rate(trial: Trial, past: Mapping[str, tuple[Mapping[str, str], Mapping[str, float]]]) -> float | None:
     """Median training rows per second of finished trials with the same encoder, threads and device; None without any.
 
-    Their encoder has as many layers. Trials of the same benchmark are preferred.
+    Their encoder has as many layers, and their precision is the same. Trials of the same benchmark are preferred.
 
     Args:
         trial: the trial to estimate.
         past: trial id -> tags and metrics in the ledger.
     """
     same = {"encoder": trial.encoder, "threads": str(trial.threads), "device": trial.device}
-    layers = str(trial.training.layers or "")
+    optional = {"layers": (str(trial.training.layers or ""), ""), "precision": (trial.training.precision, "float32")}
     rates: dict[bool, list[float]] = {True: [], False: []}  # by: is the benchmark the same?
     for tags, metrics in past.values():
-        alike = all(tags.get(key) == value for key, value in same.items()) and tags.get("layers", "") == layers
+        alike = all(tags.get(key) == value for key, value in same.items())
+        alike = alike and all(tags.get(key, default) == value for key, (value, default) in optional.items())
         if alike and "rows_per_second" in metrics:
             rates[tags.get("benchmark") == trial.task.name].append(metrics["rows_per_second"])
     values = rates[True] or rates[False]

@@ -15,6 +15,18 @@ from harness.training.loop import Inputs, Loop
 from harness.training.process_group import ProcessGroup
 from harness.training.timing import PhaseTimer
 
+#: How much faster bfloat16 must be than float32 to be worth it; accuracies are alike (results/precision).
+MUCH_FASTER = 1.25
+
+
+def in_precision(trial: Trial, precision: str) -> Trial:
+    """The same trial in another precision."""
+    stages = tuple(
+        stage.model_copy(update={"training": stage.training.model_copy(update={"precision": precision})})
+        for stage in trial.stages
+    )
+    return trial.model_copy(update={"stages": stages})
+
 
 def rows_per_second(trial: Trial, source: Split, store: Store, steps: int = 3) -> float | None:
     """Rows per second of one process, over a few steps after a warm-up; None without the trial's device."""

@@ -27,8 +27,6 @@ ROUND_SECONDS, TRIAL_SECONDS = 15.0, 3.0
 #: Work of evaluation and scoring beside the training.
 EVALUATION = 1.15
 ROUNDS = 4
-#: How much faster bfloat16 must be than float32 to be used; accuracies are alike (results/precision).
-MUCH_FASTER = 1.25
 #: Number of seeds, and shares of the human rows for the learning curves beside all of them: the most thorough first.
 LEVELS = ((2, (0.25, 0.5)), (2, (0.5,)), (1, (0.5,)))
 
@@ -72,6 +70,8 @@ class Lengths:
 
 def faster(rates: Mapping[str, float]) -> str:
     """The precision to train in, by the rows per second in each."""
+    from harness.training.speed import MUCH_FASTER
+
     return "bfloat16" if rates["bfloat16"] > MUCH_FASTER * rates["float32"] else "float32"
 
 

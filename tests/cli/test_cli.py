@@ -19,6 +19,7 @@ from harness.driver import Summary
 from harness.ledger.entries import Entry
 from harness.ledger.mlflow_ledger import Ledger
 from harness.paths import Paths
+from harness.training import speed
 from tests.commands import Home, end, family, gone, wait_for_server
 
 COMMANDS = [
@@ -121,6 +122,17 @@ def test_a_plan_shows_rows_checkers_and_an_estimate(
     assert "To run: 8 of 8 trials. No time estimate: no finished trial gives a rate; `--estimate`" in text
     assert "To run: 8 of 8 trials. About" in invoke("plan", "--estimate", experiment_file(grid=rows, seeds=[0, 1]))
     assert Ledger(f"sqlite:///{home.folder / 'home' / 'mlflow.db'}", home.folder / "home").trials() == {}
+
+
+@pytest.mark.parametrize(("bfloat16", "hint"), [(120.0, True), (55.0, False)])
+def test_an_estimate_says_where_bfloat16_is_much_faster(
+    bfloat16: float, hint: bool, invoke: Callable[..., str], experiment_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    rates = {"float32": 50.0, "bfloat16": bfloat16}
+    monkeypatch.setattr(speed, "rows_per_second", lambda trial, *_: rates[trial.stages[-1].training.precision])
+    text = invoke("plan", "--estimate", experiment_file(seeds=[0]))
+    assert ("In bfloat16 a step is 2.4 times as fast here: --set training.precision=bfloat16." in text) == hint
 
 
 def test_list_methods(invoke: Callable[..., str]) -> None:
