@@ -14,8 +14,8 @@ def trial(**training: object) -> Trial:
     return Trial(
         task=Task(name="toy", labels=("no", "yes"), digests=digests), source="generated",
         stages=(TrialStage(splits=("generated",), weighted=True, training=Training(**training)),),
-        method=MethodChoice(name="ce"), seed=0, fraction=None, encoder="some/encoder", encoder_identity="e", threads=2, workers=1,
-        device="cpu",
+        method=MethodChoice(name="ce"), seed=0, fraction=None, encoder="some/encoder", encoder_identity="e", threads=2,
+        workers=1, device="cpu",
     )  # fmt: skip
 
 
