@@ -201,7 +201,7 @@ def next_sentence(result: Result) -> str:
 def suspicious_sentence(result: Result) -> str:
     """How many labels are probably wrong."""
     if math.isnan(result.wrong_share):
-        return "These human rows are too few, or the task too hard for these models, to tell which labels are wrong."
+        return "These models do not predict the labels of the written rows, so they cannot tell which are wrong."
     return (
         f"{result.suspicious} of {result.written:,} written rows probably have a wrong label (weights.csv); about "
         f"{percent(result.wrong_share)} of their labels are wrong; {result.unlike} rows are unlike the human ones."

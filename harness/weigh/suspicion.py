@@ -74,10 +74,14 @@ class Fusion:
     shifts: FloatArray
     confusion: FloatArray
 
+    def prior(self, written: RowViews) -> FloatArray:
+        """The log-probability of every true class of rows whose labels are not looked at [n, C]."""
+        a, b = self.exponents
+        return _log_softmax(a * written.p + b * written.q + self.shifts)
+
     def posterior(self, written: RowViews, labels: IntArray) -> FloatArray:
         """The probability of every true class of written rows, given their labels [n, C]."""
-        a, b = self.exponents
-        return np.exp(_log_softmax(a * written.p + b * written.q + self.shifts + np.log(self.confusion)[:, labels].T))
+        return np.exp(_log_softmax(self.prior(written) + np.log(self.confusion)[:, labels].T))
 
 
 def product(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
@@ -94,8 +98,7 @@ def doubt(log_probs: FloatArray, labels: IntArray) -> FloatArray:
 def judge(people: RowViews, truth: IntArray, written: RowViews, labels: IntArray) -> Suspicion:
     """The probability that each written label is wrong.
 
-    All probabilities are NaN if the product of both views does not tell labels of human rows that were flipped on
-    purpose from their own: if its AUROC exceeds 0.5 by less than 1 / sqrt(m), about two standard errors at chance.
+    All probabilities are NaN if both views together do not predict the written labels: see ``predicts``.
 
     Args:
         people: of m human rows.
@@ -103,13 +106,30 @@ def judge(people: RowViews, truth: IntArray, written: RowViews, labels: IntArray
         written: of n written rows.
         labels: their classes [n].
     """
-    posterior = fuse(people, truth, written, labels).posterior(written, labels)
+    fusion = fuse(people, truth, written, labels)
+    posterior = fusion.posterior(written, labels)
     wrong = 1.0 - posterior[np.arange(len(labels)), labels]
     others = posterior.copy()
     others[np.arange(len(labels)), labels] = -1.0
-    if not _tells_flipped_labels(product(people.p, people.q), truth):
+    if not predicts(fusion.prior(written), labels):
         wrong = np.full(len(labels), np.nan)
     return Suspicion(wrong, others.argmax(axis=1).astype(np.int64), float(wrong.mean()))
+
+
+def predicts(log_probs: FloatArray, labels: IntArray) -> bool:
+    """Whether log-probabilities [n, C] say more of labels [n] than how frequent each class is.
+
+    Then the doubt about each other label is larger than about the label itself. All classes count the same, so that
+    the AUROC of these doubts is 0.5 at chance; it has to exceed 0.5 by 1 / sqrt(n), some two standard errors.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    classes = log_probs.shape[1]
+    doubts = np.concatenate([doubt(log_probs, (labels + shift) % classes) for shift in range(classes)])
+    is_wrong = np.arange(len(doubts)) >= len(labels)
+    of_class = 1.0 / np.bincount(labels, minlength=classes).clip(1)[labels]
+    weights = np.tile(of_class, classes) / np.where(is_wrong, classes - 1, 1)
+    return bool(roc_auc_score(is_wrong, doubts, sample_weight=weights) >= 0.5 + 1.0 / np.sqrt(len(labels)))
 
 
 def fuse(people: RowViews, truth: IntArray, written: RowViews, labels: IntArray) -> Fusion:
@@ -192,18 +212,6 @@ def _negative_log_posterior(
         (counts - counts.sum(axis=1, keepdims=True) * np.exp(log_t)).ravel(),
     ])  # fmt: skip
     return -float(value), -gradient
-
-
-def _tells_flipped_labels(log_probs: FloatArray, truth: IntArray) -> bool:
-    """Whether the doubt about every other label of human rows is larger than about their own."""
-    from sklearn.metrics import roc_auc_score
-
-    classes = log_probs.shape[1]
-    shifted = [(truth + shift) % classes for shift in range(classes)]
-    values = np.concatenate([doubt(log_probs, labels) for labels in shifted])
-    is_wrong = np.arange(len(values)) >= len(truth)
-    weights = np.where(is_wrong, 1.0 / (classes - 1), 1.0)
-    return bool(roc_auc_score(is_wrong, values, sample_weight=weights) >= 0.5 + 1.0 / np.sqrt(len(truth)))
 
 
 def _log_softmax(x: FloatArray) -> FloatArray:

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from sklearn.metrics import roc_auc_score
 
-from harness.weigh.suspicion import Fusion, RowViews, _negative_log_posterior, doubt, fuse, judge, product
+from harness.weigh.suspicion import Fusion, RowViews, _negative_log_posterior, doubt, fuse, judge, predicts, product
 
 
 def test_the_product_is_normalized():
@@ -76,6 +76,16 @@ def test_models_that_know_nothing_suspect_nothing():
     assert np.isnan(result.share)
     assert np.isnan(result.wrong).all()
     assert not result.suspicious.any()
+
+
+@pytest.mark.parametrize("informed", [False, True])
+def test_frequencies_of_classes_are_no_knowledge(informed):
+    """A model that always says how frequent the classes are is right more often than not, and knows nothing."""
+    rng = np.random.default_rng(3)
+    labels = (rng.random(2000) < 0.8).astype(np.int64)
+    log_probs = np.log(np.tile([0.2, 0.8], (2000, 1))) + 0.1 * rng.standard_normal((2000, 2))
+    log_probs[np.arange(2000), labels] += 0.05 * informed
+    assert predicts(log_probs, labels) == informed
 
 
 def test_two_views_see_more_than_one():
