@@ -131,7 +131,7 @@ def test_an_estimate_says_where_bfloat16_is_much_faster(
 ) -> None:  # fmt: skip
     rates = {"float32": 50.0, "bfloat16": bfloat16}
     monkeypatch.setattr(speed, "rows_per_second", lambda trial, *_: rates[trial.stages[-1].training.precision])
-    text = invoke("plan", "--estimate", experiment_file(seeds=[0]))
+    text = " ".join(invoke("plan", "--estimate", experiment_file(seeds=[0])).split())
     assert ("In bfloat16 a step is 2.4 times as fast here: --set training.precision=bfloat16." in text) == hint
 
 
