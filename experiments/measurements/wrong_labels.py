@@ -252,7 +252,7 @@ def show(total: Mapping[str, Any], console: Console) -> None:
         "ours over cleanlab's best", *[f"{noise['auroc_over_best_cleanlab']:+.3f}" for noise in total.values()]
     )
     console.print(table)
-    table = Table("", *total, title="What the calibrated probability says")
+    table = Table("", *total, title="What the probability of a wrong label says")
     for key, title in (
         ("share", "share of wrong labels"), ("estimated_share", "estimated"),
         ("wrong_among_suspicious", "wrong among the suspicious"),
