@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,11 @@ def _share(share: float) -> str:
 def _confused(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     """Which labels are probably wrong: label, likeliest one, number of rows, and of how many with this label."""
     suspicious = rows[rows["suggested_label"] != ""]
-    counts = suspicious.groupby(["label", "suggested_label"]).size().sort_values(ascending=False, kind="stable")
-    totals = rows["label"].value_counts()
+    counts = Counter(zip(suspicious["label"], suspicious["suggested_label"], strict=True))
+    totals = Counter(rows["label"])
     return [
-        (str(label), str(suggested), f"{count:,}", f"{totals[label]:,}")
-        for (label, suggested), count in counts.head(SHOWN).items()
+        (label, suggested, f"{count:,}", f"{totals[label]:,}")
+        for (label, suggested), count in counts.most_common(SHOWN)
     ]
 
 
