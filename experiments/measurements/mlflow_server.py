@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,6 +45,18 @@ def start_server(folder: Path, port: int, workers: int = 1) -> psutil.Popen:
             raise RuntimeError(f"the MLflow server on port {port} does not answer")
         time.sleep(0.2)
     return server
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """An MLflow server on this machine; its address."""
+    port = free_port()
+    process = start_server(folder, port, workers=2)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        for one in [*process.children(recursive=True), process]:
+            one.terminate()
 
 
 class Proxy:

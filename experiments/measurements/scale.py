@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from mlflow_server import free_port, start_server
+from mlflow_server import server
 from rich.console import Console
 from rich.table import Table
 
@@ -113,18 +113,6 @@ class Curve:
 
     def end(self) -> None:
         pass
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """An MLflow server on this machine; its address."""
-    port = free_port()
-    process = start_server(folder, port, workers=2)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        for one in [*process.children(recursive=True), process]:
-            one.terminate()
 
 
 def measure(

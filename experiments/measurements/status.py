@@ -16,12 +16,12 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from mlflow_server import free_port, start_server
+from mlflow_server import server
 from planning import METHODS, seconds
 from scale import timed
 
@@ -74,18 +74,6 @@ def make_batches(plan: Plan, ledger: Ledger, database: Path) -> None:
     ledger.open(plan.experiment.name, {}, {})
     with closing(sqlite3.connect(database)) as connection, connection:  # opening marks what runs as killed
         connection.executemany("UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE run_uuid = ?", zip(ids))
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """An MLflow server on this machine; its address."""
-    port = free_port()
-    process = start_server(folder, port, workers=2)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        for one in [*process.children(recursive=True), process]:
-            one.terminate()
 
 
 def commands(file: Path, environment: Mapping[str, str], repetitions: int) -> dict[str, float]:

@@ -48,7 +48,7 @@ from harness.weigh.reading import Inputs, read
 from harness.weigh.rounds import Run, outcomes, plan_round
 from harness.weigh.row_table import Views, suspicion, views
 from harness.weigh.settings import FOLDS, default_encoder, from_files
-from harness.weigh.suspicion import RowViews, doubt, fuse, product
+from harness.weigh.suspicion import RowViews, doubt, fuse
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -128,6 +128,7 @@ def compare(
         labels: their classes [n].
     """
     from cleanlab.rank import get_label_quality_scores  # type: ignore[import-untyped]
+    from scipy.special import log_softmax
     from sklearn.metrics import roc_auc_score
 
     q = np.exp(written.q)
@@ -135,7 +136,7 @@ def compare(
     posterior = fuse(people, truth, written, labels).posterior(written, labels)
     scores = {
         OURS: 1 - posterior[np.arange(len(labels)), labels],
-        PRODUCT: doubt(product(written.p, written.q), labels),
+        PRODUCT: doubt(log_softmax(written.p + written.q, axis=1), labels),
         HUMAN: doubt(written.p, labels),
     }
     for title in ("self confidence", "normalized margin", "confidence weighted entropy"):

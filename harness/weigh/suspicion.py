@@ -84,11 +84,6 @@ class Fusion:
         return np.exp(_log_softmax(self.prior(written) + np.log(self.confusion)[:, labels].T))
 
 
-def product(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
-    """Log of the normalized product of two distributions over classes [n, C]."""
-    return _log_softmax(log_p + log_q)
-
-
 def doubt(log_probs: FloatArray, labels: IntArray) -> FloatArray:
     """The log odds that a label is wrong, by one distribution over classes for each row [n]."""
     p = np.exp(log_probs[np.arange(len(labels)), labels]).clip(_FLOOR, 1 - _FLOOR)
@@ -216,4 +211,6 @@ def _negative_log_posterior(
 
 
 def _log_softmax(x: FloatArray) -> FloatArray:
-    return np.asarray(x - np.logaddexp.reduce(x, axis=1)[:, None])
+    from scipy.special import log_softmax
+
+    return np.asarray(log_softmax(x, axis=1))

@@ -61,7 +61,7 @@ def check_same(uri: str, home: Path) -> None:
 
 
 class Queries:
-    """The conditions of all searches, and how many runs they gave."""
+    """How many runs all searches gave."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found = 0
@@ -123,7 +123,7 @@ def test_a_driver_without_batches_gives_them_up(uri: str, tmp_path: Path, driver
     check_same(uri, tmp_path / "home")
 
 
-def test_a_local_ledger_has_no_batches_and_others_do(uri: str, tmp_path: Path) -> None:
+def test_a_local_ledger_has_no_batches(uri: str, tmp_path: Path) -> None:
     ledger = Ledger(uri, tmp_path / "home")
     ledger.open("toys", {}, {})
     (run,) = finish_some(ledger, 1)

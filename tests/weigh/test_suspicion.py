@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
+from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
-from harness.weigh.suspicion import Fusion, RowViews, _negative_log_posterior, doubt, fuse, judge, predicts, product
-
-
-def test_the_product_is_normalized():
-    p = np.log([[0.5, 0.5], [0.9, 0.1]])
-    q = np.log([[0.8, 0.2], [0.5, 0.5]])
-    assert np.exp(product(p, q)) == pytest.approx(np.array([[0.8, 0.2], [0.9, 0.1]]))
+from harness.weigh.suspicion import Fusion, RowViews, _negative_log_posterior, doubt, fuse, judge, predicts
 
 
 def test_doubt_is_the_log_odds_of_another_label():
@@ -103,7 +98,9 @@ def test_a_view_that_knows_little_and_is_sure_of_itself_counts_little(weak):
     exponents = fuse(*arguments).exponents
     assert exponents[weak] < 0.35 * exponents[1 - weak]
     fused = roc_auc_score(wrong, judge(*arguments).wrong)
-    assert fused > roc_auc_score(wrong, doubt(product(arguments[2].p, arguments[2].q), arguments[3])) + 0.05
+    assert (
+        fused > roc_auc_score(wrong, doubt(log_softmax(arguments[2].p + arguments[2].q, axis=1), arguments[3])) + 0.05
+    )
 
 
 def test_labels_that_are_taken_for_one_other_are_found():
@@ -111,7 +108,7 @@ def test_labels_that_are_taken_for_one_other_are_found():
     arguments, wrong, _ = made(np.random.default_rng(1), 3, 0.3, strengths=(1.0, 1.0), step=1)
     confusion = fuse(*arguments).confusion
     assert confusion == pytest.approx(0.7 * np.eye(3) + 0.3 * np.roll(np.eye(3), 1, axis=1), abs=0.1)
-    uniform = roc_auc_score(wrong, doubt(product(arguments[2].p, arguments[2].q), arguments[3]))
+    uniform = roc_auc_score(wrong, doubt(log_softmax(arguments[2].p + arguments[2].q, axis=1), arguments[3]))
     assert roc_auc_score(wrong, judge(*arguments).wrong) > uniform + 0.015
 
 
