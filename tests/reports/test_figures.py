@@ -18,6 +18,7 @@ from harness.methods import methods
 from harness.phases import Phase
 from harness.reports import costs, figures
 from harness.reports.figures.pareto import ParetoFigure
+from harness.reports.figures.powers import PowersFigure, exponents
 from harness.reports.figures.style import COLORS, DARK, DARK_PAGE, GREY, Palette, style, with_dark_colors
 from harness.reports.grid import requested
 from harness.reports.results import Results
@@ -34,7 +35,7 @@ def names(build: Build, **arguments: object) -> dict[str, list[str]]:
 
 def complete(build: Build) -> Results:
     """Results with the data that every figure needs."""
-    results = build(methods=("ce", "imp", "dimp"), fractions=(0.1, 1.0), seeds=(0, 1), rows=30)
+    results = build(methods=("ce", "imp", "dimp", "power(a=0.5)"), fractions=(0.1, 1.0), seeds=(0, 1), rows=30)
     corruption = results.weights["corruption"].where(results.weights.index % 3 > 0, "flip")
     uses_checkers = results.weights["method"] == "imp"
     scores = {"quality": np.where(uses_checkers, 0.6, np.nan), "diversity": np.where(uses_checkers, 0.8, np.nan)}
@@ -131,6 +132,45 @@ def test_a_crowd_gets_small_multiples_for_each_benchmark(build: Build) -> None:
 
 def test_fractions_need_two(build: Build) -> None:
     assert names(build, fractions=(0.1, 1.0), methods=("ce", "dimp"), seeds=(0,))["How many real rows"] == ["fractions"]
+
+
+def test_mixed_rows_are_drawn_beside_real_rows_alone(build: Build) -> None:
+    results = build(methods=("ce",), seeds=(0, 1), sources=("real_small", "both"))
+    quarter = results.trials.assign(
+        fraction=0.25, test_accuracy=0.5, trial=[f"quarter-{id_}" for id_ in results.trials["trial"]]
+    )
+    whole = results.trials.assign(fraction=1.0)
+    (drawing,) = figures.draw(replace(results, trials=pd.concat([quarter, whole])))["How many real rows"]
+    lines = {str(line.get_label()): line for line in drawing.figure.axes[0].lines}
+    assert list(lines) == ["both, ce", "real rows alone, ce"]
+    for line in lines.values():
+        assert line.get_xdata() == pytest.approx([0.25, 1.0])
+        assert np.asarray(line.get_ydata())[0] == 50.0
+
+
+def test_the_map_of_powers_has_the_gain_over_ce_at_every_point(build: Build) -> None:
+    methods_ = ("ce", "dimp", "gce(q=0.7)", "power(a=0.5)", "power(b=1.0)")
+    results = build(methods=methods_, seeds=(0, 1))
+    for accuracy, method in zip((0.6, 0.62, 0.9, 0.57, 0.605), methods_, strict=True):
+        results = edit(results, results.trials["method"] == method, test_accuracy=accuracy)
+    (drawing,) = PowersFigure().draw(results, Palette(methods_))
+    (ax,) = drawing.figure.axes
+    texts = {(text.get_position()[0], round(text.get_position()[1])): text.get_text() for text in ax.texts[::-1]}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["−1", "0", "1"]
+    assert texts == {(0, 1): "+0.0", (2, 0): "+2.0", (1, 1): "−3.0", (0, 2): "+0.5"}
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("ce", (0, 0)), ("imp_quality", (1, 0)), ("dimp", (1, -1)), ("power", (0, 0)),
+        ("power(a=0.5, b=-1)", (0.5, -1)),
+        ("dimp(clip=5.0)", None), ("gce", None), ("power(a=1, lag=1)", None),
+    ],
+)  # fmt: skip
+def test_exponents_of_a_label(label: str, expected: tuple[float, float] | None) -> None:
+    assert exponents(label) == expected
 
 
 def test_one_epoch_has_no_dynamics(build: Build) -> None:
