@@ -156,9 +156,9 @@ class Study:
         seconds = time.perf_counter() - started
         accuracy, curve, at_half = self.truth(session, answer.result.best)
         out: dict[str, Any] = {
-            "user": asdict(self.user), "verdict": answer.result.gain.verdict, "best": answer.result.best,
+            "user": asdict(self.user), "verdict": answer.result.score.verdict, "best": answer.result.best,
             "recommended": answer.result.recommended, "gain": answer.result.gain.mean,
-            "gain_interval": answer.result.gain.interval, "sure": answer.result.gain.sure,
+            "gain_interval": answer.result.gain.interval, "sure": answer.result.score.sure,
             "expected_accuracy": asdict(answer.result.accuracy), "accuracy": accuracy,
             "steps": session.lengths.steps, "real_steps": session.lengths.real_steps, "seconds": seconds,
             "worth": self.worth(answer, curve, at_half),

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.seeds import generator
 from harness.weigh.candidates import CANDIDATES, NULL, WRITTEN
-from harness.weigh.decision import Predictions, choose, corrected_gain, finalists, log_loss
+from harness.weigh.decision import Predictions, choose, corrected_gain, finalists, log_loss, squared_errors
 from harness.weigh.folds import fold_name
 from harness.weigh.lengths import FIRST_SEED, Lengths
 from harness.weigh.result import NEXT, Numbers, Standing
@@ -96,13 +96,17 @@ class Evidence:
         """
         correct = {name: self.correct(name, JUDGES, self.lengths.seeds) for name in (NULL.key, *best_two)}
         predictions = self.by_fold(best_two)
-        chosen = {fold: correct[choose(predictions, fold)][fold] for fold in JUDGES}  # no fold chooses what it judges
+        choice = {fold: choose(predictions, fold) for fold in range(FOLDS)}  # no fold chooses what it judges
+        chosen = {fold: correct[choice[fold]][fold] for fold in JUDGES}
         gain = corrected_gain([chosen[fold] - correct[NULL.key][fold] for fold in JUDGES], TEST_SHARE)
-        use = gain.verdict == "use"
+        errors = {name: squared_errors(folds) for name, folds in self.by_fold((NULL.key, *best_two)).items()}
+        fewer = [errors[NULL.key][fold] - errors[choice[fold]][fold] for fold in range(FOLDS)]
+        score = corrected_gain(fewer, TEST_SHARE, pseudo_rows=0)
+        use = score.verdict == "use"
         curves = self.curves(best, people)
         alone, both = curves.means()
         return Numbers(
-            judged=sum(map(len, correct[NULL.key].values())), best=best, gain=gain,
+            judged=sum(map(len, correct[NULL.key].values())), best=best, gain=gain, score=score,
             accuracy=accuracy_with_interval(chosen if use else correct[NULL.key], TEST_SHARE),
             null_accuracy=accuracy_with_interval(correct[NULL.key], TEST_SHARE), standings=self.standings(best_two),
             worth=tuple(worth(curves, generator(0, "worth"))),

@@ -48,22 +48,23 @@ class Gain:
 
     @property
     def verdict(self) -> Verdict:
-        """``use`` if the whole interval is above zero, ``do not use`` if it is below."""
+        """``use`` if the whole interval of a gain is above zero, ``do not use`` if it is below."""
         low, high = self.interval
         return "use" if low > 0 else "do not use" if high < 0 else "cannot tell"
 
 
-def corrected_gain(differences: Sequence[FloatArray], test_share: float) -> Gain:
+def corrected_gain(differences: Sequence[FloatArray], test_share: float, pseudo_rows: int = PSEUDO_ROWS) -> Gain:
     """The mean of paired differences on several folds, with a variance corrected for overlapping training rows.
 
     The variance of the mean is (1 / J + n_test / n_train) S² (Nadeau & Bengio 2003, section 4, "corrected resampled
     t-test"), S² the variance of a fold's mean. With few folds their spread alone says little about S²: S² is the larger
-    of the variance between the folds' means and the variance that the spread of single rows gives them. Two pseudo-rows
-    that differ by 1 keep the latter above zero where two models agree on every row.
+    of the variance between the folds' means and the variance that the spread of single rows gives them. Pseudo-rows
+    that differ by 1 keep the latter above zero where two models are right on the same rows.
 
     Args:
         differences: for each of J folds, those of its rows [n_j], averaged over seeds.
         test_share: n_test / n_train.
+        pseudo_rows: how many; 0 for differences that are not counts.
 
     Raises:
         ValueError: there are fewer than two folds.
@@ -75,7 +76,7 @@ def corrected_gain(differences: Sequence[FloatArray], test_share: float) -> Gain
     every = np.concatenate(list(differences))
     between = float(means.var(ddof=1))
     squares = sum(float(((rows - rows.mean()) ** 2).sum()) for rows in differences)
-    within = (squares + PSEUDO_ROWS) / (len(every) - folds + PSEUDO_ROWS)
+    within = (squares + pseudo_rows) / (len(every) - folds + pseudo_rows)
     of_rows = within * folds / len(every)
     variance = max(between, of_rows)
     df = float(folds - 1) if between > of_rows else float(len(every) - folds)
@@ -101,10 +102,40 @@ def log_loss(predictions: Sequence[Predictions]) -> float:
     On few rows it is less noisy than accuracy, which takes few values only; the temperature keeps models that are
     sure of themselves from looking better, or worse, than they rank the labels.
     """
-    log_probs = np.concatenate([part.log_probs for part in predictions])
     truth = np.concatenate([part.truth for part in predictions])
-    values = calibrated(log_probs, fit_temperature(log_probs, truth))
+    values = calibrated(np.concatenate([part.log_probs for part in predictions]), _temperature(predictions))
     return -float(values[np.arange(len(truth)), truth].mean())
+
+
+def squared_errors(predictions: Mapping[int, Sequence[Predictions]]) -> dict[int, FloatArray]:
+    """The Brier score of every row, at the temperature that is best for these predictions.
+
+    That is the sum over all C labels of (p_c - 1[c is true])², from 0 to 2, averaged over the models of a fold. Like
+    ``log_loss`` it is less noisy than accuracy, and a single row cannot outweigh the others.
+
+    Args:
+        predictions: fold -> those of its models, on the same rows.
+
+    Returns:
+        Fold -> the scores of its rows [n].
+    """
+    temperature = _temperature([part for parts in predictions.values() for part in parts])
+    return {
+        fold: np.mean([_squared_errors(part, temperature) for part in parts], axis=0)
+        for fold, parts in predictions.items()
+    }
+
+
+def _squared_errors(predictions: Predictions, temperature: float) -> FloatArray:
+    errors = np.exp(calibrated(predictions.log_probs, temperature))
+    errors[np.arange(len(errors)), predictions.truth] -= 1.0
+    out: FloatArray = (errors**2).sum(axis=1)
+    return out
+
+
+def _temperature(predictions: Sequence[Predictions]) -> float:
+    log_probs = np.concatenate([part.log_probs for part in predictions])
+    return fit_temperature(log_probs, np.concatenate([part.truth for part in predictions]))
 
 
 def finalists(predictions: Mapping[str, Sequence[Predictions]], count: int = 2) -> list[str]:

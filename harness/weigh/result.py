@@ -14,7 +14,7 @@ from harness.weigh.worth import Estimate, Worth
 
 #: For how many further human rows a gain is predicted.
 NEXT = 100
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Numbers:
         judged: number of human rows that the gain is reported from.
         best: the best candidate that uses written rows.
         gain: its gain in accuracy over human rows alone, as a share.
+        score: what its Brier score is lower than that of human rows alone, on all human rows; this decides.
         accuracy: expected accuracy of the recommended way.
         null_accuracy: of human rows alone.
         standings: of the first round, the null first.
@@ -53,6 +54,7 @@ class Numbers:
     judged: int
     best: str
     gain: Gain
+    score: Gain
     accuracy: Estimate
     null_accuracy: Estimate
     standings: tuple[Standing, ...]
@@ -94,28 +96,27 @@ class Result(Numbers):
     @property
     def recommended(self) -> str:
         """The key of the candidate to train with."""
-        return self.best if self.gain.verdict == "use" else NULL.key
+        return self.best if self.score.verdict == "use" else NULL.key
 
     def to_json(self) -> bytes:
         """For machines: every number; an infinite one is null."""
-        low, high = self.gain.interval
         raw = asdict(self) | {
             "version": VERSION,
-            "verdict": self.gain.verdict,
+            "verdict": self.score.verdict,
             "recommended": self.recommended,
             "confidence": CONFIDENCE,
-            "gain": {
-                "mean": self.gain.mean,
-                "low": low,
-                "high": high,
-                "error": self.gain.error,
-                "sure": self.gain.sure,
-            },
+            "gain": _gain(self.gain),
+            "score": _gain(self.score),
             "curves": [
                 {"people": people, "without": alone, "with": both} for people, (alone, both) in self.curves.items()
             ],
         }
         return (json.dumps(_finite(raw), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _gain(gain: Gain) -> dict[str, float]:
+    low, high = gain.interval
+    return {"mean": gain.mean, "low": low, "high": high, "error": gain.error, "sure": gain.sure}
 
 
 def _finite(value: Any) -> Any:
@@ -154,20 +155,21 @@ def lines(result: Result, model: str) -> list[Line]:
 def decision(result: Result) -> str:
     """Use them or not."""
     best = BY_KEY[result.best].title
-    if result.gain.verdict == "use":
+    if result.score.verdict == "use":
         return f"Use the written rows: {best}."
-    if result.gain.verdict == "do not use":
+    if result.score.verdict == "do not use":
         return f"Do not use the written rows: the best way ({best}) is worse than human rows alone."
     return f"These rows cannot tell whether written rows help ({best} was best): train on human rows alone for now."
 
 
 def how_sure(result: Result) -> str:
-    """The gain, its interval and its confidence."""
+    """The confidence, and the gain with its interval."""
     low, high = result.gain.interval
     return (
-        f"{points(result.gain.mean, 1)} points of accuracy over human rows alone ({percent(CONFIDENCE)} interval "
+        f"{confidence(result.score.sure)} confidence that its predictions are better than those of human rows alone "
+        f"(Brier score); {points(result.gain.mean, 1)} points of accuracy ({percent(CONFIDENCE)} interval "
         f"{points(low, 1)} to {points(high, 1)}), on {result.judged} human rows, each judging a way that other rows "
-        f"chose; {confidence(result.gain.sure)} confidence that it is above zero."
+        "chose."
     )
 
 

@@ -33,7 +33,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 def a_result(**changes: Any) -> Result:
     estimate = Estimate(0.7, 0.65, 0.75)
     fields: dict[str, Any] = {
-        "judged": 180, "best": "both:dimp", "gain": Gain(0.05, 0.01, 100.0), "accuracy": estimate,
+        "judged": 180, "best": "both:dimp", "gain": Gain(0.05, 0.01, 100.0),
+        "score": Gain(0.04, 0.01, 100.0), "accuracy": estimate,
         "null_accuracy": estimate,
         "standings": (Standing("real_small:ce", 0.6, 0.9, False), Standing("both:dimp", 0.7, 0.8, True)),
         "worth": (
@@ -54,8 +55,9 @@ def test_the_six_lines_of_a_yes() -> None:
     texts = {line.topic: line.text for line in lines(a_result(), "model/")}
     assert texts == {
         "Decision": "Use the written rows: both, written rows weighed by DIMP.",
-        "How sure": "+5.0 points of accuracy over human rows alone (80 % interval +3.7 to +6.3), on 180 human rows, "
-        "each judging a way that other rows chose; more than 99 % confidence that it is above zero.",
+        "How sure": "more than 99 % confidence that its predictions are better than those of human rows alone (Brier "
+        "score); +5.0 points of accuracy (80 % interval +3.7 to +6.3), on 180 human rows, each judging a way that "
+        "other rows chose.",
         "Worth": "Beside 120 human rows the 3,000 written ones are worth about 90 further human rows (80 % interval "
         "20 to 150).",
         "Next 100 human rows": "About +1.2 points of accuracy (80 % interval +0.3 to +2.0), by the slope of the "
@@ -71,7 +73,7 @@ def test_the_six_lines_of_a_yes() -> None:
     [(-0.05, "Do not use the written rows: the best way"), (0.001, "These rows cannot tell whether written rows help")],
 )
 def test_a_no_and_no_answer(mean: float, start: str) -> None:
-    result = a_result(gain=Gain(mean, 0.01, 100.0))
+    result = a_result(score=Gain(mean, 0.01, 100.0))
     assert lines(result, "model/")[0].text.startswith(start)
     assert result.recommended == "real_small:ce"
     assert "human rows alone" in lines(result, "model/")[-1].text

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.weigh.decision import CONFIDENCE, Predictions, choose, corrected_gain, finalists, log_loss
+from harness.checkers.temperature import calibrated, fit_temperature
+from harness.weigh.decision import CONFIDENCE, Predictions, choose, corrected_gain, finalists, log_loss, squared_errors
 
 
 def test_the_variance_is_corrected_for_overlapping_training_rows():
@@ -73,6 +74,28 @@ def test_log_loss_does_not_depend_on_how_sure_a_model_is_of_itself():
     sharp = Predictions(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), soft.truth)
     assert log_loss([soft]) == pytest.approx(log_loss([sharp]))
     assert log_loss([soft]) < np.log(2)
+
+
+def test_squared_errors_are_those_of_calibrated_probabilities():
+    rows = predictions(0.6, 0.7, 0.45, 0.8)
+    p = np.exp(calibrated(rows.log_probs, fit_temperature(rows.log_probs, rows.truth)))
+    expected = [(p_true - 1) ** 2 + p_false**2 for p_true, p_false in p]
+    assert squared_errors({0: [rows]})[0] == pytest.approx(expected)
+
+
+def test_squared_errors_are_averaged_over_models_and_have_one_temperature():
+    one, other = predictions(0.6, 0.3), predictions(0.8, 0.7)
+    both = squared_errors({0: [one, other], 1: [predictions(0.55, 0.9, 0.4)]})
+    assert [len(rows) for rows in both.values()] == [2, 3]
+    apart = squared_errors({0: [predictions(0.6, 0.3, 0.8, 0.7)], 1: [predictions(0.55, 0.9, 0.4)]})
+    assert both[0] == pytest.approx((apart[0][:2] + apart[0][2:]) / 2)
+    assert both[1] == pytest.approx(apart[1])
+
+
+def test_a_row_that_is_surely_wrong_costs_at_most_two():
+    rows = predictions(*([0.999] * 999), 1e-9)
+    worst = squared_errors({0: [rows]})[0][-1]
+    assert 1.5 < worst <= 2
 
 
 def test_finalists_have_the_smallest_log_loss():

@@ -156,8 +156,8 @@ def test_the_result_is_complete(answered):
     assert {standing.candidate for standing in result.standings} == set(BY_KEY)
     assert sum(standing.finalist for standing in result.standings) == 2
     assert [worth.people for worth in result.worth] == [18, 36]
-    assert 0 <= result.gain.sure <= 1
-    assert (result.recommended == NULL.key) == (result.gain.verdict != "use")
+    assert 0 <= result.score.sure <= 1
+    assert (result.recommended == NULL.key) == (result.score.verdict != "use")
     assert result.accuracy.low <= result.accuracy.value <= result.accuracy.high
     assert len(lines(result, "model")) == 6
 
@@ -240,7 +240,7 @@ def test_the_same_call_again_trains_nothing(answered, folder, tiny_encoder, monk
     before, said = here.trained, []
     again = session(folder, settings_of(folder, tiny_encoder), said, monkeypatch, here).run()
     assert here.trained == before
-    assert again.result.gain == answer.result.gain
+    assert (again.result.gain, again.result.score) == (answer.result.gain, answer.result.score)
     pd.testing.assert_frame_equal(again.rows, answer.rows)
     assert any("as chosen before" in line for line in said)
 
