@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ BENCHMARKS = ("financial", "tweet_irony", "mrpc", "tweet_sentiment")
 LEAST_OF_A_LABEL = 5
 
 
+@cache
 def load_rows(name: str) -> tuple[Benchmark, Split, Split, Split]:
     """A benchmark, all of its human rows for training, its generated rows, and its test rows."""
     benchmark = resolve(name)

@@ -166,10 +166,10 @@ def how_sure(result: Result) -> str:
     """The confidence, and the gain with its interval."""
     low, high = result.gain.interval
     return (
-        f"{confidence(result.score.sure)} confidence that its predictions are better than those of human rows alone "
-        f"(Brier score); {points(result.gain.mean, 1)} points of accuracy ({percent(CONFIDENCE)} interval "
-        f"{points(low, 1)} to {points(high, 1)}), on {result.judged} human rows, each judging a way that other rows "
-        "chose."
+        f"{confidence(result.score.sure)} confidence that it predicts better than human rows alone (Brier score; "
+        f"{percent(0.5 + CONFIDENCE / 2)} is needed to use it); {points(result.gain.mean, 1)} points of accuracy "
+        f"({percent(CONFIDENCE)} interval {points(low, 1)} to {points(high, 1)}), on {result.judged} human rows, each "
+        "judging a way that other rows chose."
     )
 
 

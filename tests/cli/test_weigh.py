@@ -55,9 +55,9 @@ def test_the_six_lines_of_a_yes() -> None:
     texts = {line.topic: line.text for line in lines(a_result(), "model/")}
     assert texts == {
         "Decision": "Use the written rows: both, written rows weighed by DIMP.",
-        "How sure": "more than 99 % confidence that its predictions are better than those of human rows alone (Brier "
-        "score); +5.0 points of accuracy (80 % interval +3.7 to +6.3), on 180 human rows, each judging a way that "
-        "other rows chose.",
+        "How sure": "more than 99 % confidence that it predicts better than human rows alone (Brier score; 90 % is "
+        "needed to use it); +5.0 points of accuracy (80 % interval +3.7 to +6.3), on 180 human rows, each judging a "
+        "way that other rows chose.",
         "Worth": "Beside 120 human rows the 3,000 written ones are worth about 90 further human rows (80 % interval "
         "20 to 150).",
         "Next 100 human rows": "About +1.2 points of accuracy (80 % interval +0.3 to +2.0), by the slope of the "
