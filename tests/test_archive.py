@@ -10,6 +10,7 @@ import pytest
 from harness.archive import export, restore
 from harness.checkers.scores import load_scores
 from harness.errors import UserError
+from harness.planning.plan import stored
 from harness.recorder import result_frames, score_frames
 from harness.store import Store
 from harness.training import run_trial
@@ -34,6 +35,7 @@ def test_a_run_goes_on_from_an_archive(finished, tmp_path, monkeypatch):
     assert export(plan.jobs, store, path) == 2
     assert restore(path, other) == (2, 0)
     assert restore(path, other) == (0, 2)
+    assert stored(plan, plan.trials, other) == {job.trial.id for job in jobs}
     monkeypatch.setattr(run_trial, "_train", lambda *_: pytest.fail("trained again"))
     for job in jobs:
         reported = []
@@ -72,6 +74,7 @@ def test_a_checker_without_scores_goes_without_them(finished, tmp_path):
     assert names == sorted(f"trials/{job.trial.id}.npz" for job in (checker, dimp))
     other = fill(plan, tmp_path / "other")
     restore(tmp_path / "results.zip", other)
+    assert stored(plan, plan.trials, other) == {dimp.trial.id}
     run_trial.run(checker, other, lambda entry: None)
     scores = [load_scores(checker.trial.id, next(iter(checker.scores.values())), s) for s in (store, other)]
     np.testing.assert_array_equal(scores[0].log_probabilities, scores[1].log_probabilities, "trained again for them")

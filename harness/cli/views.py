@@ -18,7 +18,7 @@ from harness.ledger.mlflow_pages import table_address, without_password
 from harness.ledger.report_artifacts import attach_report
 from harness.paths import Paths
 from harness.planning.estimate import PAST_KEYS, past_rate, work
-from harness.planning.plan import Plan, missing
+from harness.planning.plan import Plan, missing, stored
 from harness.store import Store
 
 if TYPE_CHECKING:  # it imports Ray, which showing a plan does not need
@@ -42,7 +42,13 @@ def plan(plan: Plan, paths: Paths, out: Console, measure: bool = False) -> None:
     failed = [i for i in todo if (e := entries.get(i)) is not None and e.status == "FAILED"]
     if failed:
         out.print(f"{len(failed)} trials failed before and will be tried again.")
-    out.print(f"To run: {len(todo)} of {len(plan.jobs)} trials. {_estimate(plan, todo, entries, store, measure)}")
+    if not todo:
+        return out.print(f"To run: 0 of {len(plan.jobs)} trials. All trials are finished.")
+    known = stored(plan, todo, store) if store.local else set()  # a bucket would be asked for each of them
+    left = _estimate(plan, todo - known, entries, store, measure)
+    out.print(f"To run: {len(todo)} of {len(plan.jobs)} trials. {left}")
+    if known:
+        out.print(f"{len(known)} of them have their results in the store, so they are recorded, not trained.")
 
 
 def _overview(plan: Plan, todo: set[str]) -> Table:
@@ -82,7 +88,7 @@ def _checkers(plan: Plan) -> list[str]:
 
 def _estimate(plan: Plan, todo: set[str], entries: Mapping[str, Entry], store: Store, measure: bool) -> str:
     if not todo:
-        return "All trials are finished."
+        return "Nothing is left to train."
     jobs = [job for job in plan.jobs if job.trial.id in todo and job.trial.encoder]
     if not jobs:
         return "No time estimate: the remaining trials query a language model."

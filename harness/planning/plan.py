@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +113,16 @@ def missing(plan: Plan, finished: Container[str], store: Store) -> list[Job]:
                 if not scores[checker]:
                     ids.add(checker)
     return [job for job in plan.jobs if job.trial.id in ids]
+
+
+def stored(plan: Plan, ids: Collection[str], store: Store) -> set[str]:
+    """Of trials to run, those whose results and scores are in the store, as after an import: they are not trained."""
+    jobs = (plan.trials[id_] for id_ in ids)
+    return {
+        job.trial.id for job in jobs
+        if store.has("trials", job.trial.id)
+        and scores_exist(job.trial.id, job.scores.values(), store, job.calibrated_scores)
+    }  # fmt: skip
 
 
 def _check_folds(jobs: list[Job], splits: Mapping[str, Mapping[str, Split]]) -> None:
