@@ -32,7 +32,7 @@ def is_kept(trial: Trial, store: Store) -> bool:
     return store.has(KIND, trial.id)
 
 
-def write(trial: Trial, labels: Sequence[str], store: Store, folder: Path) -> None:
+def write(trial: Trial, labels: Sequence[str], store: Store, folder: Path, temperature: float = 1.0) -> None:
     """Writes a kept model as a folder for ``AutoModelForSequenceClassification.from_pretrained``.
 
     Args:
@@ -40,6 +40,7 @@ def write(trial: Trial, labels: Sequence[str], store: Store, folder: Path) -> No
         labels: names of the classes.
         store: where its weights are.
         folder: gets config.json, model.safetensors and the files of the tokenizer.
+        temperature: by which the logits are divided, in the weights of the last layer.
 
     Raises:
         TrialError: the store does not have the weights.
@@ -52,6 +53,12 @@ def write(trial: Trial, labels: Sequence[str], store: Store, folder: Path) -> No
         trial.encoder, len(labels), trial.seed, training.attention, training.layers, training.pooling
     )
     model.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
+    last = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == len(labels)][
+        -1
+    ]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.div_(temperature)
     model.config.id2label = dict(enumerate(labels))  # type: ignore[union-attr]
     model.config.label2id = {label: index for index, label in enumerate(labels)}  # type: ignore[union-attr]
     with quiet():

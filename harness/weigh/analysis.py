@@ -9,7 +9,17 @@ import numpy as np
 
 from harness.seeds import generator
 from harness.weigh.candidates import CANDIDATES, NULL, WRITTEN
-from harness.weigh.decision import Predictions, choose, corrected_gain, finalists, log_loss, squared_errors
+from harness.weigh.decision import (
+    Gain,
+    Predictions,
+    best_temperature,
+    choose,
+    corrected_gain,
+    finalists,
+    log_loss,
+    squared_errors,
+    verdict,
+)
 from harness.weigh.folds import fold_name
 from harness.weigh.lengths import FIRST_SEED, Lengths
 from harness.weigh.result import NEXT, Numbers, Standing
@@ -63,6 +73,31 @@ class Evidence:
         """The better of two candidates on all folds."""
         return choose(self.by_fold(best_two))
 
+    def score(self, best_two: Sequence[str]) -> Gain:
+        """The reduction of the Brier score against human rows alone, on all folds; no fold judges what it has chosen.
+
+        The folds of the first round each judge what the other one chooses among all candidates, and the further folds
+        the finalist that all others prefer.
+        """
+        predictions = self.by_fold(best_two)
+        choices = {fold: choose(predictions, fold) for fold in JUDGES}
+        reductions = self._reductions(choices, self.lengths.seeds)
+        reductions |= self._reductions({fold: self._best_without(fold) for fold in SCREENING}, FIRST_SEED)
+        return corrected_gain([reductions[fold] for fold in range(FOLDS)], TEST_SHARE, pseudo_rows=0)
+
+    def _best_without(self, fold: int) -> str:
+        """Of all candidates, the best on the other folds of the first round."""
+        others = [other for other in SCREENING if other != fold]
+        return finalists({c.key: self.predictions(c.key, others, FIRST_SEED) for c in CANDIDATES}, 1)[0]
+
+    def _reductions(self, choices: Mapping[int, str], seeds: Sequence[int]) -> dict[int, FloatArray]:
+        """Fold -> what the Brier scores of its rows are lower by, with the candidate chosen for it."""
+        errors = {
+            name: squared_errors({fold: self.predictions(name, (fold,), seeds) for fold in choices})
+            for name in {NULL.key, *choices.values()}
+        }
+        return {fold: errors[NULL.key][fold] - errors[name][fold] for fold, name in choices.items()}
+
     def standings(self, best_two: Sequence[str]) -> tuple[Standing, ...]:
         """How every candidate did in the first round."""
         return tuple(
@@ -96,17 +131,16 @@ class Evidence:
         """
         correct = {name: self.correct(name, JUDGES, self.lengths.seeds) for name in (NULL.key, *best_two)}
         predictions = self.by_fold(best_two)
-        choice = {fold: choose(predictions, fold) for fold in range(FOLDS)}  # no fold chooses what it judges
-        chosen = {fold: correct[choice[fold]][fold] for fold in JUDGES}
+        chosen = {fold: correct[choose(predictions, fold)][fold] for fold in JUDGES}
         gain = corrected_gain([chosen[fold] - correct[NULL.key][fold] for fold in JUDGES], TEST_SHARE)
-        errors = {name: squared_errors(folds) for name, folds in self.by_fold((NULL.key, *best_two)).items()}
-        fewer = [errors[NULL.key][fold] - errors[choice[fold]][fold] for fold in range(FOLDS)]
-        score = corrected_gain(fewer, TEST_SHARE, pseudo_rows=0)
-        use = score.verdict == "use"
+        score = self.score(best_two)
+        use = verdict(score, gain) == "use"
+        recommended = self.by_fold([best if use else NULL.key])[best if use else NULL.key]
         curves = self.curves(best, people)
         alone, both = curves.means()
         return Numbers(
             judged=sum(map(len, correct[NULL.key].values())), best=best, gain=gain, score=score,
+            temperature=best_temperature([part for parts in recommended.values() for part in parts]),
             accuracy=accuracy_with_interval(chosen if use else correct[NULL.key], TEST_SHARE),
             null_accuracy=accuracy_with_interval(correct[NULL.key], TEST_SHARE), standings=self.standings(best_two),
             worth=tuple(worth(curves, generator(0, "worth"))),

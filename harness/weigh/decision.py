@@ -103,8 +103,14 @@ def log_loss(predictions: Sequence[Predictions]) -> float:
     sure of themselves from looking better, or worse, than they rank the labels.
     """
     truth = np.concatenate([part.truth for part in predictions])
-    values = calibrated(np.concatenate([part.log_probs for part in predictions]), _temperature(predictions))
+    values = calibrated(np.concatenate([part.log_probs for part in predictions]), best_temperature(predictions))
     return -float(values[np.arange(len(truth)), truth].mean())
+
+
+def verdict(score: Gain, accuracy: Gain) -> Verdict:
+    """What to tell: the verdict of the score, unless accuracy clearly says the opposite."""
+    opposite = {"use": "do not use", "do not use": "use"}.get(score.verdict)
+    return "cannot tell" if accuracy.verdict == opposite else score.verdict
 
 
 def squared_errors(predictions: Mapping[int, Sequence[Predictions]]) -> dict[int, FloatArray]:
@@ -119,7 +125,7 @@ def squared_errors(predictions: Mapping[int, Sequence[Predictions]]) -> dict[int
     Returns:
         Fold -> the scores of its rows [n].
     """
-    temperature = _temperature([part for parts in predictions.values() for part in parts])
+    temperature = best_temperature([part for parts in predictions.values() for part in parts])
     return {
         fold: np.mean([_squared_errors(part, temperature) for part in parts], axis=0)
         for fold, parts in predictions.items()
@@ -133,7 +139,8 @@ def _squared_errors(predictions: Predictions, temperature: float) -> FloatArray:
     return out
 
 
-def _temperature(predictions: Sequence[Predictions]) -> float:
+def best_temperature(predictions: Sequence[Predictions]) -> float:
+    """The temperature with the smallest log loss."""
     log_probs = np.concatenate([part.log_probs for part in predictions])
     return fit_temperature(log_probs, np.concatenate([part.truth for part in predictions]))
 

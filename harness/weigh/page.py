@@ -13,7 +13,7 @@ from harness.files import write_atomically
 from harness.reports.figures.style import Drawing
 from harness.reports.formatting import clip, duration, number, percent, points
 from harness.reports.rendering import environment
-from harness.weigh.candidates import BY_KEY, NULL
+from harness.weigh.candidates import BY_KEY, NULL, WRITTEN
 from harness.weigh.decision import CONFIDENCE
 from harness.weigh.pictures import draw
 from harness.weigh.result import Result, accuracy_sentence, decision, how_sure, lines, signed
@@ -115,6 +115,12 @@ def _training(result: Result) -> str:
     return f"{steps} steps, then {real_steps} on human rows" if source == "generated_then_real" else f"{steps} steps"
 
 
+def _used(result: Result) -> str:
+    """What the model was trained on."""
+    people, written = f"{result.people:,} human rows", f"{result.written:,} rows that a language model wrote"
+    return {NULL.key: people, WRITTEN.key: written}.get(result.recommended, f"{people} and {written}")
+
+
 def _card(result: Result, name: str, pairs: bool) -> dict[str, Any]:
     encoder = result.settings["encoder"]
     return {
@@ -127,6 +133,5 @@ def _card(result: Result, name: str, pairs: bool) -> dict[str, Any]:
         "pairs": pairs,
         "base_model": hub_name(encoder),
         "training": _training(result),
-        "used": f"{result.people:,} human rows"
-        + ("" if result.recommended == NULL.key else f" and {result.written:,} rows that a language model wrote"),
+        "used": _used(result),
     }

@@ -58,14 +58,15 @@ def _candidates(result: Result) -> Drawing:
     ax.text(1.02, len(standings) - 0.3, "accuracy", transform=ax.get_yaxis_transform(), color=GREY, fontsize="small")
     ax.grid(axis="x")
     caption = (
-        "The first round, on the two folds that only choose, by the log loss at the best temperature of each. Orange: "
-        "the two that went on; the dashed line is human rows alone. The chosen ones look better here than they are."
+        "The first round, on the two folds that choose the finalists, by the log loss at the best temperature of each. "
+        "Orange: the two that went on; the dashed line is human rows alone. These two look better here than they are."
     )
     return Drawing("candidates", "Ways to train", caption, figure)
 
 
 def _views(rows: pd.DataFrame) -> Drawing:
     figure, (ax,) = panels(1, 5.6, 4.2)
+    rows = rows[rows["q_label"].notna()]  # copies of human rows have no views
     suspicious = rows["p_wrong"] > SUSPICIOUS
     for part, color, label, size in ((~suspicious, BLUE, "others", 9), (suspicious, ORANGE, "suspicious", 14)):
         ax.scatter(
@@ -78,6 +79,11 @@ def _views(rows: pd.DataFrame) -> Drawing:
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     caption = (
         "Every written row by two views that have not seen it: models of human rows, and models of the other written "
-        "rows. Where both doubt the label (bottom left), it is probably wrong."
+        "rows. "
+        + (
+            "Where both doubt the label (bottom left), it is probably wrong."
+            if rows["p_wrong"].notna().any()
+            else "They do not predict these labels well enough to doubt any."
+        )
     )
     return Drawing("rows", "Two views of every written row", caption, figure)

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.reports.formatting import points
-from harness.weigh.candidates import BY_KEY, NULL
-from harness.weigh.decision import CONFIDENCE, Gain
+from harness.weigh.candidates import BY_KEY, NULL, WRITTEN
+from harness.weigh.decision import CONFIDENCE, Gain, Verdict, verdict
 from harness.weigh.worth import Estimate, Worth
 
 #: For how many further human rows a gain is predicted.
@@ -41,8 +41,9 @@ class Numbers:
     Attributes:
         judged: number of human rows that the gain is reported from.
         best: the best candidate that uses written rows.
-        gain: its gain in accuracy over human rows alone, as a share.
-        score: what its Brier score is lower than that of human rows alone, on all human rows; this decides.
+        gain: the gain in accuracy over human rows alone, as a share, of what other folds have chosen.
+        score: the reduction of the Brier score, likewise, on all human rows; it decides.
+        temperature: by which the logits of the recommended way are divided for calibrated probabilities.
         accuracy: expected accuracy of the recommended way.
         null_accuracy: of human rows alone.
         standings: of the first round, the null first.
@@ -55,12 +56,18 @@ class Numbers:
     best: str
     gain: Gain
     score: Gain
+    temperature: float
     accuracy: Estimate
     null_accuracy: Estimate
     standings: tuple[Standing, ...]
     worth: tuple[Worth, ...]
     next_rows: Estimate
     curves: dict[int, tuple[float, float]]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether to use the written rows."""
+        return verdict(self.score, self.gain)
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,13 @@ class Result(Numbers):
     @property
     def recommended(self) -> str:
         """The key of the candidate to train with."""
-        return self.best if self.score.verdict == "use" else NULL.key
+        return self.best if self.verdict == "use" else NULL.key
 
     def to_json(self) -> bytes:
         """For machines: every number; an infinite one is null."""
         raw = asdict(self) | {
             "version": VERSION,
-            "verdict": self.score.verdict,
+            "verdict": self.verdict,
             "recommended": self.recommended,
             "confidence": CONFIDENCE,
             "gain": _gain(self.gain),
@@ -155,10 +162,10 @@ def lines(result: Result, model: str) -> list[Line]:
 def decision(result: Result) -> str:
     """Use them or not."""
     best = BY_KEY[result.best].title
-    if result.score.verdict == "use":
+    if result.verdict == "use":
         return f"Use the written rows: {best}."
-    if result.score.verdict == "do not use":
-        return f"Do not use the written rows: the best way ({best}) is worse than human rows alone."
+    if result.verdict == "do not use":
+        return f"Do not use the written rows: the best way ({best}) predicts worse than human rows alone."
     return f"These rows cannot tell whether written rows help ({best} was best): train on human rows alone for now."
 
 
@@ -166,10 +173,10 @@ def how_sure(result: Result) -> str:
     """The confidence, and the gain with its interval."""
     low, high = result.gain.interval
     return (
-        f"{confidence(result.score.sure)} confidence that it predicts better than human rows alone (Brier score; "
-        f"{percent(0.5 + CONFIDENCE / 2)} is needed to use it); {points(result.gain.mean, 1)} points of accuracy "
-        f"({percent(CONFIDENCE)} interval {points(low, 1)} to {points(high, 1)}), on {result.judged} human rows, each "
-        "judging a way that other rows chose."
+        f"{confidence(result.score.sure)} confidence that it predicts better than human rows alone, by the Brier score "
+        f"of all {result.people} human rows ({percent(0.5 + CONFIDENCE / 2)} is needed to use it). Accuracy: "
+        f"{points(result.gain.mean, 1)} points ({percent(CONFIDENCE)} interval {points(low, 1)} to {points(high, 1)}), "
+        f"on {result.judged} human rows."
     )
 
 
@@ -181,18 +188,19 @@ def worth_sentence(result: Result) -> str:
     worth = next((w for w in reversed(clear) if not w.extrapolated), clear[-1])
     low, high = round(worth.rows.low), round(worth.rows.high)
     how = "extrapolated, " if worth.extrapolated else ""
-    if worth.rows.value >= 0:
-        text = f"are worth about {round(worth.rows.value)} further human rows"
-    else:
-        text = f"cost as much as losing {round(-worth.rows.value)} of them"
-    return (
-        f"Beside {worth.people:.0f} human rows the {result.written:,} written ones {text} ({how}{percent(CONFIDENCE)} "
-        f"interval {signed(low)} to {signed(high)})."
-    )
+    interval = f"{how}{percent(CONFIDENCE)} interval"
+    start = f"Beside {worth.people:.0f} human rows the {result.written:,} written ones"
+    value = round(worth.rows.value)
+    if high < 0:
+        return f"{start} cost as much as losing {-value} of them ({interval} {-high} to {-low})."
+    text = f"{start} are worth about {signed(value)} further human rows ({interval} {signed(low)} to {signed(high)})"
+    return f"{text}: no clear effect." if low < 0 else f"{text}."
 
 
 def next_sentence(result: Result) -> str:
     """What labeling more rows would bring."""
+    if result.recommended == WRITTEN.key:
+        return "Nothing, as long as no human rows are trained on; they would only judge better."
     rows = result.next_rows
     return (
         f"About {points(rows.value, 1)} points of accuracy ({percent(CONFIDENCE)} interval {points(rows.low, 1)} to "
@@ -205,8 +213,9 @@ def suspicious_sentence(result: Result) -> str:
     if math.isnan(result.wrong_share):
         return "These models do not predict the labels of the written rows, so they cannot tell which are wrong."
     return (
-        f"{result.suspicious} of {result.written:,} written rows probably have a wrong label (weights.csv); about "
-        f"{percent(result.wrong_share)} of their labels are wrong; {result.unlike} rows are unlike the human ones."
+        f"{result.suspicious} of {result.written:,} written rows are worth reading: their labels may be wrong "
+        f"(weights.csv). About {percent(result.wrong_share)} of all labels are; {result.unlike} rows are unlike the "
+        "human ones."
     )
 
 
@@ -224,8 +233,9 @@ def percent(share: float) -> str:
 
 
 def confidence(share: float) -> str:
-    """A confidence in whole percent, never 0 or 100."""
-    return "more than 99 %" if share > 0.99 else "less than 1 %" if share < 0.01 else percent(share)
+    """A confidence in whole percent, never 0 or 100, rounded toward 50 %, so that no threshold seems to be reached."""
+    whole = math.floor(100 * share + 1e-9) if share > 0.5 else math.ceil(100 * share - 1e-9)
+    return "more than 99 %" if share > 0.99 else "less than 1 %" if share < 0.01 else f"{whole} %"
 
 
 def signed(rows: int) -> str:

@@ -112,7 +112,7 @@ class Session:
         numbers = self.evidence.numbers(best_two, best, len(inputs.people))
         views = row_table.views(self.evidence.outcomes)
         result, rows = self._rows(inputs, duplicates, views, numbers, benchmarks[ALL])
-        model = self._model(benchmarks[ALL], BY_KEY[result.recommended], inputs)
+        model = self._model(benchmarks[ALL], BY_KEY[result.recommended], inputs, result.temperature)
         return Answer(replace(result, seconds=time.perf_counter() - started), rows, views, model)
 
     def _introduce(self, inputs: Inputs) -> None:
@@ -171,7 +171,7 @@ class Session:
         return rates, slots
 
     def _screen(self, benchmarks: dict[str, Benchmark]) -> None:
-        """Round 1: all candidates on the folds that choose."""
+        """Round 1: all candidates on the folds that choose the finalists."""
         folds = [benchmarks[fold_name(fold)] for fold in SCREENING]
         title = f"{len(CANDIDATES)} ways to train with written rows, and human rows alone, on two folds"
         self._round(1, "screen", title, folds, [(candidate, FIRST_SEED) for candidate in (NULL, *CANDIDATES)])
@@ -247,7 +247,7 @@ class Session:
         )  # fmt: skip
         return result, frame
 
-    def _model(self, benchmark: Benchmark, recommended: Candidate, inputs: Inputs) -> Path:
+    def _model(self, benchmark: Benchmark, recommended: Candidate, inputs: Inputs, temperature: float) -> Path:
         """Round 4: the model of all rows, written as a folder."""
         from harness.training.kept_model import write
 
@@ -261,7 +261,8 @@ class Session:
         self._execute(replace(plan, jobs=jobs))
         folder = self.folder / "model"
         try:
-            write(next(job.trial for job in jobs if job.requested), inputs.labels, self.store, folder)
+            trial = next(job.trial for job in jobs if job.requested)
+            write(trial, inputs.labels, self.store, folder, temperature)
         except TrialError as error:
             raise UserError(f"{error}; use the store that belongs to the ledger, or another --home") from None
         return folder

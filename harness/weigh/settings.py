@@ -16,7 +16,7 @@ from harness.errors import UserError
 
 #: Cross-fitting folds of both files.
 FOLDS = 5
-#: Folds that choose the finalists; the others report the gain.
+#: Folds that choose the finalists; the others report the gain in accuracy.
 SCREENING = (0, 1)
 #: Groups of settings of its experiments that a user may change, and of ``training`` what the budget sets.
 OPEN = ("training", "resources")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.cli import app
 from harness.driver import Summary
 from harness.weigh import page, session
 from harness.weigh.decision import Gain
-from harness.weigh.result import Result, Standing, lines
+from harness.weigh.result import Result, Standing, confidence, lines
 from harness.weigh.row_table import Views
 from harness.weigh.worth import Estimate, Worth
 
@@ -34,7 +35,7 @@ def a_result(**changes: Any) -> Result:
     estimate = Estimate(0.7, 0.65, 0.75)
     fields: dict[str, Any] = {
         "judged": 180, "best": "both:dimp", "gain": Gain(0.05, 0.01, 100.0),
-        "score": Gain(0.04, 0.01, 100.0), "accuracy": estimate,
+        "score": Gain(0.04, 0.01, 100.0), "temperature": 1.25, "accuracy": estimate,
         "null_accuracy": estimate,
         "standings": (Standing("real_small:ce", 0.6, 0.9, False), Standing("both:dimp", 0.7, 0.8, True)),
         "worth": (
@@ -55,15 +56,15 @@ def test_the_six_lines_of_a_yes() -> None:
     texts = {line.topic: line.text for line in lines(a_result(), "model/")}
     assert texts == {
         "Decision": "Use the written rows: both, written rows weighed by DIMP.",
-        "How sure": "more than 99 % confidence that it predicts better than human rows alone (Brier score; 90 % is "
-        "needed to use it); +5.0 points of accuracy (80 % interval +3.7 to +6.3), on 180 human rows, each judging a "
-        "way that other rows chose.",
+        "How sure": "more than 99 % confidence that it predicts better than human rows alone, by the Brier score of "
+        "all 300 human rows (90 % is needed to use it). Accuracy: +5.0 points (80 % interval +3.7 to +6.3), on 180 "
+        "human rows.",
         "Worth": "Beside 120 human rows the 3,000 written ones are worth about 90 further human rows (80 % interval "
         "20 to 150).",
         "Next 100 human rows": "About +1.2 points of accuracy (80 % interval +0.3 to +2.0), by the slope of the "
         "learning curve.",
-        "Suspicious rows": "57 of 3,000 written rows probably have a wrong label (weights.csv); about 6 % of "
-        "their labels are wrong; 12 rows are unlike the human ones.",
+        "Suspicious rows": "57 of 3,000 written rows are worth reading: their labels may be wrong (weights.csv). About "
+        "6 % of all labels are; 12 rows are unlike the human ones.",
         "Model": "model/ · both, written rows weighed by DIMP · expected accuracy 70.0 % (80 % interval 65.0 to 75.0)",
     }  # fmt: skip
 
@@ -73,7 +74,7 @@ def test_the_six_lines_of_a_yes() -> None:
     [(-0.05, "Do not use the written rows: the best way"), (0.001, "These rows cannot tell whether written rows help")],
 )
 def test_a_no_and_no_answer(mean: float, start: str) -> None:
-    result = a_result(score=Gain(mean, 0.01, 100.0))
+    result = a_result(score=Gain(mean, 0.01, 100.0), gain=Gain(0.0, 0.01, 100.0))
     assert lines(result, "model/")[0].text.startswith(start)
     assert result.recommended == "real_small:ce"
     assert "human rows alone" in lines(result, "model/")[-1].text
@@ -83,7 +84,41 @@ def test_a_worth_that_the_rows_cannot_tell_and_a_negative_one() -> None:
     unclear = Worth(120.0, Estimate(90.0, 0.0, 5000.0), False, False)
     assert lines(a_result(worth=(unclear,)), "")[2].text.startswith("These rows cannot tell how many human rows")
     harmful = Worth(120.0, Estimate(-40.0, -60.0, -5.0), False, True)
-    assert "cost as much as losing 40 of them" in lines(a_result(worth=(harmful,)), "")[2].text
+    text = lines(a_result(worth=(harmful,)), "")[2].text
+    assert text.endswith("cost as much as losing 40 of them (80 % interval 5 to 60).")
+    doubtful = Worth(120.0, Estimate(-15.0, -77.0, 64.0), False, True)
+    text = lines(a_result(worth=(doubtful,)), "")[2].text
+    assert text.endswith("are worth about −15 further human rows (80 % interval −77 to 64): no clear effect.")
+
+
+def test_a_score_and_an_accuracy_that_clearly_contradict_each_other_cannot_tell() -> None:
+    worse = Gain(-0.05, 0.01, 100.0)
+    assert a_result(gain=worse).verdict == "cannot tell"
+    assert a_result(gain=worse, score=worse).verdict == "do not use"
+    assert a_result(score=worse).verdict == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.896, "89 %"),
+        (0.9, "90 %"),
+        (0.104, "11 %"),
+        (0.5, "50 %"),
+        (0.9901, "more than 99 %"),
+        (0.0, "less than 1 %"),
+    ],
+)
+def test_a_confidence_does_not_seem_to_reach_a_threshold(share: float, text: str) -> None:
+    assert confidence(share) == text
+
+
+def test_written_rows_alone_as_the_best_way() -> None:
+    result = a_result(best="generated:ce")
+    assert lines(result, "")[3].text.startswith("Nothing, as long as no human rows are trained on")
+    card = page._render("model.md.j2", page._card(result, "x", False)).decode()
+    assert "trained on 3,000 rows that a language model wrote" in card
+    assert "temperature 1.25" in card
 
 
 def test_the_answer_is_printed_and_written(
@@ -110,6 +145,8 @@ def test_the_answer_is_printed_and_written(
     cells = re.sub(r"\s*<[^>]*>\s*", "|", html[html.index("Which labels are probably wrong") :])
     assert re.search(r"of all with this label\|+a\|+b\|+1\|+2\|", cells)
     assert "a note" in html
+    assert "(0.040, interval 0.027 to 0.053)" in html
+    assert json.loads((tmp_path / "out" / "weigh.json").read_text())["score"]["mean"] == 0.04
 
 
 def test_failed_trials_end_with_1(

@@ -18,7 +18,7 @@ from harness.store import Store
 from harness.testing import make_encoder, make_rows
 from harness.training import speed
 from harness.training.run_trial import run
-from harness.weigh import lengths, row_table
+from harness.weigh import lengths, row_table, suspicion
 from harness.weigh.analysis import JUDGES, Evidence
 from harness.weigh.candidates import BY_KEY, CANDIDATES, NULL, WRITTEN
 from harness.weigh.checks import find_duplicates
@@ -29,8 +29,6 @@ from harness.weigh.result import lines
 from harness.weigh.rounds import outcomes
 from harness.weigh.session import FailedTrialsError, Session, save_settings
 from harness.weigh.settings import FOLDS, SCREENING, from_files, from_yaml
-
-TRAINING = {"learning_rate": 5e-3}
 
 
 def write_rows(path, rows):
@@ -46,6 +44,14 @@ def tiny_encoder(tmp_path_factory):
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_that_know_something():
+    """After 20 steps, 75 rows are too few to be sure of it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(suspicion, "predicts", lambda *_: True)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +162,8 @@ def test_the_result_is_complete(answered):
     assert {standing.candidate for standing in result.standings} == set(BY_KEY)
     assert sum(standing.finalist for standing in result.standings) == 2
     assert [worth.people for worth in result.worth] == [18, 36]
-    assert 0 <= result.score.sure <= 1
-    assert (result.recommended == NULL.key) == (result.score.verdict != "use")
+    assert 0 < result.score.error < 0.5
+    assert result.temperature > 0
     assert result.accuracy.low <= result.accuracy.value <= result.accuracy.high
     assert len(lines(result, "model")) == 6
 
@@ -218,13 +224,15 @@ def test_the_kept_model_is_the_trained_one(answered, folder):
     with torch.no_grad():
         logits = model.eval()(**tokenizer(list(test.texts), return_tensors="pt", padding=True)).logits
     expected = load_result(trial, Store(str(folder / "home" / "store"))).arrays["test"][-1]
-    assert torch.log_softmax(logits, -1).numpy() == pytest.approx(expected, abs=1e-4)
+    uncalibrated = torch.log_softmax(logits * answered[0].result.temperature, -1)
+    assert uncalibrated.numpy() == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_numbers_are_for_machines_too(answered, folder):
     raw = json.loads((folder / "out" / "weigh.json").read_text())
     assert raw["recommended"] in BY_KEY
     assert raw["verdict"] in ("use", "do not use", "cannot tell")
+    assert raw["score"]["low"] < raw["score"]["mean"] < raw["score"]["high"]
     assert len(raw["curves"]) == 2
 
 
@@ -313,10 +321,10 @@ def test_lengths_fit_the_budget_within_bounds(budget):
 def test_the_precision_is_the_faster_one_or_that_of_the_settings(
     folder, tiny_encoder, tmp_path, monkeypatch, override, measured, precision
 ):
-    asked = []
+    timed = []
 
     def rate(trial, *_, **__):
-        asked.append(trial.training.precision)
+        timed.append(trial.training.precision)
         return measured[trial.training.precision]
 
     monkeypatch.setattr(speed, "rows_per_second", rate)
@@ -327,11 +335,11 @@ def test_the_precision_is_the_faster_one_or_that_of_the_settings(
     inputs = read(settings)
     benchmarks = write_benchmarks(inputs, find_duplicates(inputs.people, inputs.written), "x", tmp_path / "data")
     assert one._lengths(inputs, benchmarks).precision == precision
-    assert asked == (["float32", "bfloat16"] if len(measured) == 2 and not override else [precision])
+    assert timed == (["float32", "bfloat16"] if len(measured) == 2 and not override else [precision])
     told = "Training in bfloat16: 2.4 times as fast here as float32." in said
     assert told == (precision == "bfloat16" and not override)
-    again = session(tmp_path, settings, said, monkeypatch, here)
+    again, before = session(tmp_path, settings, said, monkeypatch, here), len(timed)
     chosen = again._lengths(inputs, benchmarks)  # read from the file
-    assert len(asked) <= 2
+    assert len(timed) == before
     jobs = again._plan("x", [benchmarks[ALL]], [(NULL, (0,))], chosen).jobs
     assert {job.trial.training.precision for job in jobs} == {precision}

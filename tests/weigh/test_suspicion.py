@@ -73,6 +73,25 @@ def test_models_that_know_nothing_suspect_nothing():
     assert not result.suspicious.any()
 
 
+@pytest.mark.parametrize(("classes", "rare"), [(2, 0.5), (2, 0.1), (3, 0.1)])
+def test_noise_is_seldom_taken_for_knowledge(classes, rare):
+    """Two standard errors: 2.3 % of useless models pass, also where a class is rare."""
+    rng = np.random.default_rng(5)
+    passed = []
+    for _ in range(400):
+        labels = np.where(rng.random(300) < rare, 0, rng.integers(1, classes, 300))
+        passed.append(predicts(log_softmax(rng.standard_normal((300, classes)), axis=1), labels))
+    assert np.mean(passed) < 0.05
+
+
+def test_knowledge_that_is_weak_is_seen_in_many_rows():
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 3, 3000)
+    logits = rng.standard_normal((3000, 3))
+    logits[np.arange(3000), labels] += 0.2
+    assert predicts(log_softmax(logits, axis=1), labels)
+
+
 @pytest.mark.parametrize("informed", [False, True])
 def test_frequencies_of_classes_are_no_knowledge(informed):
     """A model that always says how frequent the classes are is right more often than not, and knows nothing."""

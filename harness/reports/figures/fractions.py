@@ -56,7 +56,7 @@ class FractionsFigure(ReportFigure):
         if shares["mixed"]:
             caption = (
                 f"Test {PRIMARY.title} of methods trained on real and generated rows against the share of the real "
-                "rows that is used: mean and range over seeds. Black: CE on these real rows alone. The vertical axis "
+                "rows that is used: mean and range over seeds. Dotted: CE on these real rows alone. The vertical axis "
                 "does not start at zero."
             )
             figure, axes = _panels(shares["mixed"])

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from harness.methods.gce import GceSettings
 from harness.metrics import PRIMARY
 from harness.reports.figures.base import ReportFigure
 from harness.reports.figures.style import COLORS, GREY, INK, Drawing, Palette, base_name, heading, panels
-from harness.reports.grid import Cells, Key, baseline_of, by_seed, panels_of, requested
+from harness.reports.grid import Cells, Key, at_largest_fraction, baseline_of, by_seed, panels_of, requested
 from harness.reports.results import Results
 
 TEST = PRIMARY.column("test")
@@ -23,7 +24,7 @@ Exponents = tuple[float, float]
 
 
 class PowersFigure(ReportFigure):
-    """The gain over CE at every (a, b) that ran, a panel for each benchmark."""
+    """The gain over CE at every (a, b) that ran, with the largest share of real rows; a panel for each benchmark."""
 
     name = "powers"
     section = "Accuracy"
@@ -32,10 +33,10 @@ class PowersFigure(ReportFigure):
     def draw(self, results: Results, palette: Palette) -> list[Drawing]:
         cells = requested(results.trials)
         maps: dict[tuple[str, str], dict[Exponents, tuple[float, str]]] = {}
-        for key in cells:
+        for key in at_largest_fraction(cells):
             point, gain = exponents(key.method), _mean_gain(key, cells)
             if point is not None and gain is not None and results.role(key.source) == "generated":
-                maps.setdefault((key.benchmark, key.variant), {})[point] = (gain, key.method)
+                maps.setdefault((key.benchmark, key.variant), {}).setdefault(point, (gain, key.method))
         maps = {panel: maps[panel] for panel in panels_of(cells) if _is_map(maps.get(panel, {}))}
         if not maps:
             return []
@@ -62,10 +63,12 @@ class PowersFigure(ReportFigure):
 
 
 def exponents(method: str) -> Exponents | None:
-    """(a, b) of a method by its label; None if its weight is of another form."""
+    """(a, b) of a method by its label; None if its weight is of another form. ``gce`` with q is (0, q)."""
     settings = {name: float(value) for name, value in re.findall(r"(\w+)=(-?[\d.]+(?:e-?\d+)?)", method)}
     if method in POINTS:
         return POINTS[method]
+    if base_name(method) == "gce":
+        return 0.0, settings.get("q", GceSettings().q)
     if base_name(method) == "power" and settings.keys() <= {"a", "b"}:
         return settings.get("a", 0.0), settings.get("b", 0.0)
     return None
