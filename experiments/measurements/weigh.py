@@ -10,8 +10,10 @@ of the user's rows and judged on the benchmark's test split, which no user has s
 - worth: whether the interval contains the number of human rows that really reaches the accuracy, by training on more
 - suspicious rows: AUROC and precision at 50 of flipped labels, against scores that need no human rows (cleanlab)
 
-Users are independent of one another; finished ones are kept, so the same command continues. Reduced here: the encoder
-is cut to its first layers (--layers), so that twenty users are hours and not days. Needs cleanlab (extra `test`).
+Finished users are kept, so the same command continues. Those of a benchmark share its generated and test rows, and
+those that differ only in what was done to the generated rows share their human rows, so intervals over users are too
+narrow. Reduced here: the encoder is cut to its first layers (--layers), so that twenty users are hours and not days.
+Needs cleanlab (extra `dev`).
 
     python experiments/measurements/weigh.py --users 20 --home FOLDER --json results/runtime/weigh.json
 """
@@ -35,7 +37,6 @@ from simulated_users import BENCHMARKS, load_rows, shuffled, write_csv
 from wrong_labels import METRICS, compare
 
 from harness import driver
-from harness.checkers.temperature import calibrated, fit_temperature
 from harness.cli.progress import Progress
 from harness.config.benchmark import Benchmark, CorruptedSplit
 from harness.data.benchmarks import load, resolve
@@ -50,7 +51,8 @@ from harness.weigh.candidates import CANDIDATES, NULL, WRITTEN, Candidate
 from harness.weigh.checks import find_duplicates
 from harness.weigh.folds import write_benchmark
 from harness.weigh.reading import read
-from harness.weigh.rounds import Outcome, Run, outcomes, plan_round
+from harness.weigh.result import VERSION
+from harness.weigh.rounds import Run, outcomes, plan_round
 from harness.weigh.session import Answer, Session
 from harness.weigh.settings import WeighSettings, from_files
 from harness.weigh.worth import rows_for
@@ -58,6 +60,8 @@ from harness.weigh.worth import rows_for
 SIZES = (100, 300)
 KINDS = ("as they are", "40 % flipped", "half off topic")
 CONFIDENT = Candidate("both", "confident", "both, pruned by confident learning")
+#: A true gain so low is harm.
+HARM = -0.01
 POLICIES = {
     "always human rows": NULL.key, "always both": "both:ce", "always DIMP": "both:dimp",
     "always confident learning": CONFIDENT.key,
@@ -156,13 +160,13 @@ class Study:
         seconds = time.perf_counter() - started
         accuracy, curve, at_half = self.truth(session, answer.result.best)
         out: dict[str, Any] = {
-            "user": asdict(self.user), "verdict": answer.result.score.verdict, "best": answer.result.best,
+            "user": asdict(self.user), "version": VERSION, "verdict": answer.result.verdict, "best": answer.result.best,
             "recommended": answer.result.recommended, "gain": answer.result.gain.mean,
             "gain_interval": answer.result.gain.interval, "sure": answer.result.score.sure,
             "expected_accuracy": asdict(answer.result.accuracy), "accuracy": accuracy,
             "steps": session.lengths.steps, "real_steps": session.lengths.real_steps, "seconds": seconds,
             "worth": self.worth(answer, curve, at_half),
-            "right": right(session.evidence), "p_true": p_true(session.evidence),
+            "predictions": predictions(session.evidence),
         }  # fmt: skip
         if self.flipped:
             out["suspicious"] = self.suspicious(answer)
@@ -233,41 +237,18 @@ class Study:
         return compare(wrong, people, inputs.people.labels, written, labels)
 
 
-def right(evidence: Evidence) -> dict[str, dict[str, str]]:
-    """Candidate -> fold -> a digit for each of its human rows: how many seeds predict it right.
+def predictions(evidence: Evidence) -> dict[str, Any]:
+    """Fold -> the true classes of its human rows, and by candidate and seed their log-probabilities times 100, rounded.
 
     With these, other rules of decision can be judged without training anything again.
     """
-    seeds: dict[str, dict[str, list[Any]]] = {}
+    out: dict[str, Any] = {}
     for run, outcome in evidence.outcomes.items():
         if run.share == 1.0:
-            seeds.setdefault(run.candidate, {}).setdefault(run.benchmark, []).append(outcome.correct)
-    return {
-        candidate: {fold: "".join(f"{count:.0f}" for count in np.sum(values, axis=0)) for fold, values in folds.items()}
-        for candidate, folds in seeds.items()
-    }
-
-
-def p_true(evidence: Evidence) -> dict[str, dict[str, list[float]]]:
-    """Candidate -> fold -> the probability of every human row's label, at the best temperature, averaged over seeds."""
-    runs: dict[str, dict[str, list[Outcome]]] = {}
-    for run, outcome in evidence.outcomes.items():
-        if run.share == 1.0:
-            runs.setdefault(run.candidate, {}).setdefault(run.benchmark, []).append(outcome)
-    out: dict[str, dict[str, list[float]]] = {}
-    for candidate, folds in runs.items():
-        every = [outcome for outcomes_ in folds.values() for outcome in outcomes_]
-        truth = np.concatenate([outcome.truth for outcome in every])
-        temperature = fit_temperature(np.concatenate([outcome.log_probs for outcome in every]), truth)
-        out[candidate] = {
-            fold: np.mean([_of_truth(outcome, temperature) for outcome in outcomes_], axis=0).round(3).tolist()
-            for fold, outcomes_ in folds.items()
-        }
+            fold = out.setdefault(run.benchmark, {"truth": outcome.truth.tolist()})
+            values = (100 * outcome.log_probs).round().astype(np.int64)
+            fold.setdefault(run.candidate, {})[run.seed] = values.tolist()
     return out
-
-
-def _of_truth(outcome: Outcome, temperature: float) -> Any:
-    return np.exp(calibrated(outcome.log_probs, temperature)[np.arange(len(outcome.truth)), outcome.truth])
 
 
 def _mean(correct: Mapping[Run, Any], candidate: str, share: float, half: int | None = None) -> float:
@@ -299,7 +280,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     regrets = {"harness weigh": [regret(result["accuracy"], result["recommended"]) for result in results]}
     regrets |= {name: [regret(result["accuracy"], key) for result in results] for name, key in POLICIES.items()}
-    harmed = sum(result["verdict"] == "use" and true_gain(result, result["recommended"]) < -0.01 for result in results)
+    harmed = sum(result["verdict"] == "use" and true_gain(result, result["recommended"]) <= HARM for result in results)
     means = {name: float(np.mean(values)) for name, values in regrets.items()}
     clear = [result["worth"] for result in results if result["worth"]["clear"]]
     interval = binomtest(harmed, len(results)).proportion_ci(0.8, "wilson")
@@ -336,6 +317,13 @@ def show(results: Sequence[Mapping[str, Any]], total: Mapping[str, Any], console
     console.print_json(json.dumps(total))
 
 
+def compact(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each user."""
+    rest = {name: value for name, value in content.items() if name != "results"}
+    users_ = ",\n".join(json.dumps(result) for result in content["results"])
+    return f'{json.dumps(rest, indent=1)[:-2]},\n "results": [\n{users_}\n]}}'
+
+
 def main() -> None:
     """Runs the users that are not finished, and shows what all say together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -354,12 +342,14 @@ def main() -> None:
     )
     if known and (known["layers"], known["budget"]) != (arguments.layers, arguments.budget):
         parser.error(f"{arguments.json} is of {known['layers']} layers and a budget of {known['budget']}")
-    finished = {User(**result["user"]): result for result in known.get("results", ())}
+    finished = {
+        User(**result["user"]): result for result in known.get("results", ()) if result.get("version") == VERSION
+    }
     for user in users(arguments.users):
         if user in finished:
             results.append(finished[user])
             continue
-        file = arguments.home.resolve() / "users" / user.name / "result.json"
+        file = arguments.home.resolve() / "users" / user.name / f"result-{VERSION}.json"
         if not file.is_file():
             if time.monotonic() - started > 60 * arguments.minutes:
                 continue
@@ -373,7 +363,7 @@ def main() -> None:
     show(results, total, console)
     if arguments.json:
         content = {"layers": arguments.layers, "budget": arguments.budget, **total, "results": results}
-        write_atomically(arguments.json, (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(arguments.json, (compact(content) + "\n").encode())
 
 
 if __name__ == "__main__":
