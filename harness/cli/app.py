@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Which loss should you fine-tune with when a language model wrote most of your training data?\n\n"
-    "Start with `harness plan experiments/quickstart.yaml`, then `harness run` the same file. "
-    "Running it again runs only unfinished trials.",
+    "Two files of rows? `harness weigh people.csv written.csv`. A grid of losses? "
+    "`harness plan experiments/quickstart.yaml`, then `harness run` the same file. "
+    "A repeated command runs only unfinished trials.",
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False,
 )  # fmt: skip
 listing = typer.Typer(help="List methods, benchmarks and sources.", no_args_is_help=True)
@@ -77,8 +78,9 @@ def run(
 
     Trials that failed or were interrupted before are tried again; `harness retry` runs the failed ones alone.
 
-    Exit codes: 0 all trials are finished; 1 a trial failed (`harness show --failed`); 2 a mistake in the file or the
-    options; 130 stopped by Ctrl-C or `harness stop`. The same command goes on where the last one ended.
+    Exit codes: 0 all trials are finished; 1 a trial failed (`harness show --failed`), or the store or the machine
+    failed three times in a row; 2 a mistake in the file or the options; 130 stopped by Ctrl-C or `harness stop`. The
+    same command goes on where the last one ended.
     """
     from harness.cli import views
 

@@ -30,17 +30,17 @@ def weigh(
     ] = None,
     label: Annotated[str | None, typer.Option("--label", help="The label column. Default: guessed.")] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="How long it may take, e.g. 15m or 2h. Default: 30m.")
+        str | None, typer.Option("--budget", help="How long it may take, e.g. 15m or 2h; less time, fewer steps. Default: 30m.")
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="A hub name or a folder. Default: all-MiniLM-L6-v2.")
+        str | None, typer.Option("--encoder", help="A hub name, a folder or package:NAME/PATH. Default: all-MiniLM-L6-v2 (English).")
     ] = None,
     reviewed: Annotated[
         Path | None,
         typer.Option("--reviewed", metavar="FILE", help="Verdicts on written rows: columns id and verdict."),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the answer. Default: weigh/NAME.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Output folder. Default: weigh/NAME.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -59,7 +59,8 @@ def weigh(
 
     No test set is needed: five folds of the human rows take turns, one to judge and four to train. The answer says
     whether to use the written rows and with which loss, what they gain, how many human rows they replace, and which of
-    their labels are probably wrong; and the model is trained.
+    their labels are probably wrong; and the model is trained. It is *use*, *do not use* (both with 90 % confidence in a
+    better or worse Brier score) or *cannot tell*; then the model is trained on human rows alone.
 
     `harness weigh people.csv written.csv` - columns and labels are guessed and shown
 
@@ -70,7 +71,7 @@ def weigh(
     The answer is in DIR: report.html, weigh.json (numbers), weights.csv (a row for every written row), and model/,
     which `AutoModelForSequenceClassification.from_pretrained` loads. weigh.yaml there repeats the run.
 
-    To have suspicious rows count as you judge them: copy their id from weights.csv to a file, add a column `verdict`
+    To apply your own verdicts to suspicious rows: copy their id from weights.csv to a file, add a column `verdict`
     (`keep`, `drop`, or the right label), and run the command again with --reviewed FILE, with all verdicts so far.
 
     If the language model had your human rows in sight when it wrote, the gain is optimistic: keep rows that it has
