@@ -30,10 +30,14 @@ def weigh(
     ] = None,
     label: Annotated[str | None, typer.Option("--label", help="The label column. Default: guessed.")] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="How long it may take, e.g. 15m or 2h; less time, fewer steps. Default: 30m.")
+        str | None,
+        typer.Option("--budget", help="How long it may take, e.g. 15m or 2h; less time, fewer steps. Default: 30m."),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="A hub name, a folder or package:NAME/PATH. Default: all-MiniLM-L6-v2 (English).")
+        str | None,
+        typer.Option(
+            "--encoder", help="A hub name, a folder or package:NAME/PATH. Default: all-MiniLM-L6-v2 (English)."
+        ),
     ] = None,
     reviewed: Annotated[
         Path | None,

@@ -73,22 +73,32 @@ class Evidence:
         """The better of two candidates on all folds."""
         return choose(self.by_fold(best_two))
 
-    def score(self, best_two: Sequence[str]) -> Gain:
-        """The reduction of the Brier score against human rows alone, on all folds; no fold judges what it has chosen.
+    def choices(self, best_two: Sequence[str]) -> dict[int, str]:
+        """Fold -> the candidate that other folds choose for it, so that no fold judges what it has chosen.
 
-        The folds of the first round each judge what the other one chooses among all candidates, and the further folds
-        the finalist that all others prefer.
+        The folds of the first round each get what the other one chooses among all candidates, the further folds the
+        finalist that all others prefer.
         """
         predictions = self.by_fold(best_two)
-        choices = {fold: choose(predictions, fold) for fold in JUDGES}
-        reductions = self._reductions(choices, self.lengths.seeds)
-        reductions |= self._reductions({fold: self._best_without(fold) for fold in SCREENING}, FIRST_SEED)
-        return corrected_gain([reductions[fold] for fold in range(FOLDS)], TEST_SHARE, pseudo_rows=0)
+        of_all = {
+            fold: finalists({c.key: self.predictions(c.key, [other], FIRST_SEED) for c in CANDIDATES}, 1)[0]
+            for fold, other in zip(SCREENING, reversed(SCREENING), strict=True)
+        }
+        return of_all | {fold: choose(predictions, fold) for fold in JUDGES}
 
-    def _best_without(self, fold: int) -> str:
-        """Of all candidates, the best on the other folds of the first round."""
-        others = [other for other in SCREENING if other != fold]
-        return finalists({c.key: self.predictions(c.key, others, FIRST_SEED) for c in CANDIDATES}, 1)[0]
+    def score(self, choices: Mapping[int, str]) -> Gain:
+        """The reduction of the Brier score against human rows alone, on all folds.
+
+        Args:
+            choices: fold -> the candidate that it judges; see ``choices``.
+        """
+        reductions = self._reductions({fold: choices[fold] for fold in SCREENING}, FIRST_SEED)
+        reductions |= self._reductions({fold: choices[fold] for fold in JUDGES}, self.lengths.seeds)
+        return corrected_gain(list(reductions.values()), TEST_SHARE, pseudo_rows=0)
+
+    def temperature(self, candidate: str) -> float:
+        """The best temperature of the models of the null or of a finalist."""
+        return best_temperature(self.predictions(candidate, range(FOLDS), self.lengths.seeds))
 
     def _reductions(self, choices: Mapping[int, str], seeds: Sequence[int]) -> dict[int, FloatArray]:
         """Fold -> what the Brier scores of its rows are lower by, with the candidate chosen for it."""
@@ -130,17 +140,16 @@ class Evidence:
             people: number of human rows.
         """
         correct = {name: self.correct(name, JUDGES, self.lengths.seeds) for name in (NULL.key, *best_two)}
-        predictions = self.by_fold(best_two)
-        chosen = {fold: correct[choose(predictions, fold)][fold] for fold in JUDGES}
+        choices = self.choices(best_two)
+        chosen = {fold: correct[choices[fold]][fold] for fold in JUDGES}
         gain = corrected_gain([chosen[fold] - correct[NULL.key][fold] for fold in JUDGES], TEST_SHARE)
-        score = self.score(best_two)
+        score = self.score(choices)
         use = verdict(score, gain) == "use"
-        recommended = self.by_fold([best if use else NULL.key])[best if use else NULL.key]
         curves = self.curves(best, people)
         alone, both = curves.means()
         return Numbers(
             judged=sum(map(len, correct[NULL.key].values())), best=best, gain=gain, score=score,
-            temperature=best_temperature([part for parts in recommended.values() for part in parts]),
+            temperature=self.temperature(best if use else NULL.key),
             accuracy=accuracy_with_interval(chosen if use else correct[NULL.key], TEST_SHARE),
             null_accuracy=accuracy_with_interval(correct[NULL.key], TEST_SHARE), standings=self.standings(best_two),
             worth=tuple(worth(curves, generator(0, "worth"))),
