@@ -119,11 +119,14 @@ def _sentences(results: Results, cells: Cells, gains: dict[Key, Paired], cell_co
     ranked = [key for key, summary in means.items() if summary.n]
     if not ranked:
         return [f"No trial on {title} has a result yet.", *_missing(cells)]
-    complete = [key for key in ranked if is_complete(cells[key])]
-    best = max(complete or ranked, key=lambda key: means[key].mean)
+    complete = [key for key in ranked if is_complete(cells[key])] or ranked
+    most = max(means[key].n for key in complete)
+    alike = [key for key in complete if means[key].n == most]  # few seeds are lucky more easily
+    best = max(alike, key=lambda key: means[key].mean)
+    of_seeds = "" if len(alike) == len(complete) else " among methods with as many seeds"
     share = f", with {formatting.fraction(best.fraction)} of the real rows" if _several_fractions(cells) else ""
     out = [
-        f"Best mean test {PRIMARY.title} on {title}: {best.method}, {formatting.spread(means[best])} % "
+        f"Best mean test {PRIMARY.title} on {title}{of_seeds}: {best.method}, {formatting.spread(means[best])} % "
         f"({_count(cells[best])}){share}."
     ]
     if best in gains:

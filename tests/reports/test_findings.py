@@ -74,6 +74,13 @@ def test_an_incomplete_cell_is_not_the_best_while_others_are_complete(build: Bui
     assert "1 of 12 trials have no result" in text
 
 
+def test_a_method_with_fewer_seeds_is_not_the_best(build: Build) -> None:
+    results = set_accuracy(build(methods=("ce", "dimp", "prior"), seeds=range(3)), ce=0.7, dimp=0.8, prior=0.9)
+    few = (results.trials["method"] == "prior") & (results.trials["seed"] > 0)
+    results = Results(results.trials[~few], results.epochs, results.weights, results.meta)
+    assert "on generated rows among methods with as many seeds: dimp, 80.1" in sentences(results)
+
+
 def test_missing_ce_and_missing_results_are_stated(build: Build) -> None:
     assert "has no result to compare with" in sentences(build(methods=("dimp",), sources=("generated",)))
     results = build()
