@@ -43,15 +43,15 @@ from weigh import HARM, KINDS, SIZES, User, make_rows, regret
 from harness.data.split import Split
 from harness.encoders import locate
 from harness.seeds import generator
+from harness.weigh import candidates
+from harness.weigh.analysis import JUDGES, TEST_SHARE
 from harness.weigh.decision import CONFIDENCE, Gain, Predictions, choose, corrected_gain, finalists, squared_errors
 from harness.weigh.settings import FOLDS, SCREENING, default_encoder
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-NULL = "real_small:ce"
+NULL = candidates.NULL.key
 WAYS = ("generated:ce", "both:ce", "both:mix", "both:dimp", "both:filter")
-JUDGES = tuple(fold for fold in range(FOLDS) if fold not in SCREENING)
-TEST_SHARE = 1.0 / (FOLDS - 1)
 #: Inverse strength of the ridge penalty, for standardized features.
 RIDGE = 0.02
 
@@ -223,7 +223,7 @@ class Rule:
         best_two = {way: ways[way] for way in two}
         scores = {way: self._scores(case.predictions[way]) for way in (NULL, *two)}
         chosen = {fold: choose(best_two, fold) for fold in self.folds}
-        if self.honest:  # as harness.weigh.analysis.Evidence.score
+        if self.honest:  # as harness.weigh.analysis.Evidence.choices
             for fold in SCREENING:
                 others = [other for other in SCREENING if other != fold]
                 (chosen[fold],) = finalists({way: [p for f in others for p in ways[way][f]] for way in WAYS}, 1)
